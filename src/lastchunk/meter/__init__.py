@@ -1,0 +1,1 @@
+"""Watching one call: bytes in, an observation out. No I/O."""

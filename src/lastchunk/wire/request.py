@@ -1,0 +1,160 @@
+"""The facts of a request that may be stored, and the one option we may add to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from lastchunk.wire.dialect import Dialect
+
+MAX_REQUEST_BYTES = 64 * 1024 * 1024
+"""A larger body is passed on unmetered: no chat request of any provider is that large."""
+
+_NAME_LIMIT = 200
+"""Characters of a model's or tier's name that are kept: a name is no place to hide content."""
+
+Body = Mapping[str, object]
+"""A parsed request body. It holds content: it lives in memory only."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """What was asked for, without content.
+
+    `output_ceiling` is the most output tokens a choice may have, None if the caller set no limit;
+    `usage_requested` is whether the caller itself asked for the usage chunk.
+    """
+
+    dialect: Dialect
+    model: str
+    stream: bool
+    usage_requested: bool
+    upstream: str
+    body_bytes: int
+    choices: int = 1
+    output_ceiling: int | None = None
+    service_tier: str | None = None
+    tools_declared: bool = False
+    tool_choice: str = "auto"
+    json_schema: bool = False
+    background: bool = False
+
+    @property
+    def azure(self) -> bool:
+        """Whether the upstream is Azure OpenAI, which adds constants of its own."""
+        return self.upstream.partition(":")[0].endswith((".azure.com", ".microsoft.com"))
+
+
+def read_body(raw: bytes) -> Body | None:
+    """The body as a JSON object, or None where it is none: then the call cannot be metered."""
+    if len(raw) > MAX_REQUEST_BYTES:
+        return None
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def read_request(
+    dialect: Dialect, body: Body, *, upstream: str, body_bytes: int, path: str = ""
+) -> CallRequest:
+    """The storable facts of a parsed body. Never raises: an odd value counts as not given.
+
+    `path` gives the model where the body does not: Azure names it in the URL.
+    """
+    return CallRequest(
+        dialect=dialect,
+        model=_name(body.get("model")) or _deployment(path) or "unknown",
+        stream=body.get("stream") is True,
+        usage_requested=usage_requested(dialect, body),
+        upstream=upstream,
+        body_bytes=body_bytes,
+        choices=_count(body.get("n")) or 1,
+        output_ceiling=_ceiling(body),
+        service_tier=_name(body.get("service_tier")),
+        tools_declared=bool(body.get("tools") or body.get("functions")),
+        tool_choice=_tool_choice(body),
+        json_schema=_wants_json_schema(body),
+        background=body.get("background") is True,
+    )
+
+
+def usage_requested(dialect: Dialect, body: Body) -> bool:
+    """Whether this caller will be sent the usage without our asking for it."""
+    if dialect is Dialect.RESPONSES or body.get("stream") is not True:
+        return True
+    options = body.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def ask_for_usage(raw: bytes, body: Body) -> bytes | None:
+    """The same bytes with `"include_usage":true` inserted, every other byte untouched.
+
+    `body` is `raw` parsed. None where it cannot be inserted safely (the caller said something else
+    about it, or wrote the key twice): then nothing is asked for.
+    """
+    if "stream_options" not in body or body["stream_options"] is None:
+        if "stream_options" in body:
+            return _replace_once(raw, rb'"stream_options"\s*:\s*null', _OPTIONS)
+        end = raw.rstrip().rfind(b"}")
+        return raw[:end] + b"," + _OPTIONS + raw[end:]
+    options = body["stream_options"]
+    if not isinstance(options, dict) or "include_usage" in options:
+        return _replace_once(raw, rb'"include_usage"\s*:\s*(?:false|null)', b'"include_usage":true')
+    comma = b"," if options else b""
+    pattern = rb'"stream_options"\s*:\s*\{'
+    return _replace_once(raw, pattern, b'"stream_options":{"include_usage":true' + comma)
+
+
+_OPTIONS = b'"stream_options":{"include_usage":true}'
+
+
+def _replace_once(raw: bytes, pattern: bytes, replacement: bytes) -> bytes | None:
+    """One replacement where the pattern stands once, checked by parsing what came out."""
+    found = list(re.finditer(pattern, raw))
+    for match in found:
+        changed = raw[: match.start()] + replacement + raw[match.end() :]
+        body = read_body(changed)
+        if body is not None and usage_requested(Dialect.CHAT, body):
+            return changed
+    return None
+
+
+def _ceiling(body: Body) -> int | None:
+    for key in ("max_completion_tokens", "max_output_tokens", "max_tokens"):
+        if (limit := _count(body.get(key))) is not None:
+            return limit
+    return None
+
+
+def _tool_choice(body: Body) -> str:
+    choice = body.get("tool_choice", body.get("function_call"))
+    if isinstance(choice, dict):
+        return "forced"
+    return choice if choice in ("none", "required") else "auto"
+
+
+def _wants_json_schema(body: Body) -> bool:
+    wanted = body.get("response_format")
+    text = body.get("text")
+    if isinstance(text, dict):
+        wanted = text.get("format")
+    return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
+
+
+def _deployment(path: str) -> str | None:
+    found = re.search(r"/deployments/([^/]+)/", path)
+    return _name(found[1]) if found else None
+
+
+def _name(value: object) -> str | None:
+    return value[:_NAME_LIMIT] if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+    return value if is_count else None  # type: ignore[return-value]
