@@ -38,6 +38,11 @@ class Quantity:
         if self.basis >= Basis.REPORTED and not self.low == self.high:
             raise ValueError(f"a reported number has no interval: {self}")
 
+    def __str__(self) -> str:
+        """For people: `40, reported` or `20 (20 to 37), counted`."""
+        between = "" if self.low == self.high else f" ({self.low:,} to {self.high:,})"
+        return f"{self.best:,}{between}, {self.basis.name.lower().replace('_', ' ')}"
+
     @staticmethod
     def reported(tokens: int) -> Quantity:
         return Quantity(tokens, tokens, tokens, Basis.REPORTED)
@@ -95,7 +100,8 @@ class OutputCounts:
     """Tokens of the text that arrived, by kind, without any content and without constants.
 
     Units are tokens of the model's vocabulary, summed over all choices. `call_tokens` is the text
-    of tool calls as the provider renders them (names and arguments); `calls` is how many there were.
+    of tool calls as the provider renders them (names and arguments); `calls` is how many there were,
+    and `call_name_tokens` the part of `call_tokens` that names the function of a single call.
     `spread` widens the interval to both sides where the text could not be counted exactly.
     """
 
@@ -103,6 +109,7 @@ class OutputCounts:
     refusal_tokens: int = 0
     reasoning_tokens: int = 0
     call_tokens: int = 0
+    call_name_tokens: int = 0
     calls: int = 0
     other_tokens: int = 0
     spread: int = 0

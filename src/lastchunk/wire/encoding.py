@@ -34,6 +34,11 @@ def decoder_for(content_encoding: str | None) -> Decoder | None:
     return _Unknown(name)
 
 
+def can_decode(content_encoding: str | None) -> bool:
+    """Whether `decoder_for` knows this encoding, or there is none to undo."""
+    return not isinstance(decoder_for(content_encoding), _Unknown)
+
+
 class _Inflater:
     """gzip and deflate (with or without its zlib header), several members in a row."""
 

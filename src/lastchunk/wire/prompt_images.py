@@ -20,7 +20,7 @@ def pixel_size(url: str) -> tuple[int, int] | None:
 
     The bytes decide, whatever media type the URL claims.
     """
-    if not url[:5].lower() == "data:":
+    if url[:5].lower() != "data:":
         return None
     comma = url.find(",", 0, 512)
     if comma < 0 or "base64" not in url[:comma].lower():

@@ -77,7 +77,7 @@ def read_request(
         output_ceiling=_ceiling(body),
         service_tier=_name(body.get("service_tier")),
         tools_declared=bool(body.get("tools") or body.get("functions")),
-        tool_choice=_tool_choice(body),
+        tool_choice=_tool_choice(dialect, body),
         json_schema=_wants_json_schema(body),
         background=body.get("background") is True,
     )
@@ -131,9 +131,16 @@ def _ceiling(body: Body) -> int | None:
     return None
 
 
-def _tool_choice(body: Body) -> str:
+def _tool_choice(dialect: Dialect, body: Body) -> str:
+    """`auto`, `none`, `required` or `forced`: one function, whose name the model need not write."""
     choice = body.get("tool_choice", body.get("function_call"))
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        choice = choice.get("mode")
     if isinstance(choice, dict):
+        return "forced"
+    tools = body.get("tools")
+    only_one = isinstance(tools, list) and len(tools) == 1
+    if choice == "required" and only_one and dialect is Dialect.RESPONSES:
         return "forced"
     return choice if choice in ("none", "required") else "auto"
 

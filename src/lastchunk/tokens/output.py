@@ -1,0 +1,207 @@
+"""From the text that arrived to the tokens a provider bills for it: the end-of-turn constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lastchunk.tokens.families import Family, family_of
+from lastchunk.usage import Basis, OutputCounts, Quantity
+from lastchunk.wire.dialect import Dialect
+
+ROUNDING = 63
+"""o-series and gpt-5 round reasoning down to a multiple of 64: the rest seems to be visible."""
+
+
+PARALLEL_SPREAD = 3
+"""How far the text of several calls may differ from the one that is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRules:
+    """Tokens that a finished answer has besides its text. Measured on recordings."""
+
+    text: int = 0
+    text_beside_tools: int = 1
+    text_beside_none: int = 2
+    """Tools are declared and forbidden."""
+    text_in_schema: int = 0
+    text_in_schema_beside_tools: int = 5
+    call: int = 6
+    forced_call: int = 0
+    """Its name is not generated: what it was counted with is taken off."""
+    names_forced: bool = False
+    """A forced call's name is generated all the same."""
+    parallel_calls: int = 6
+    text_before_call: int = 1
+    refusal: int = 1
+    azure: int = 1
+    least: int = 0
+    """Further below the constant that recordings go."""
+    most: int = 1
+    """Further above it."""
+
+
+_CHAT = AnswerRules()
+_CHAT_GPT_5 = AnswerRules(
+    text=9,
+    text_beside_tools=9,
+    text_beside_none=12,
+    text_in_schema=13,
+    text_in_schema_beside_tools=14,
+    call=15,
+    forced_call=15,
+    names_forced=True,
+    parallel_calls=17,
+    text_before_call=9,
+    least=-2,
+    most=ROUNDING,
+)
+_CHAT_GPT_5_4 = replace(
+    _CHAT_GPT_5,
+    text=3,
+    text_beside_tools=3,
+    text_beside_none=6,
+    text_in_schema=7,
+    text_in_schema_beside_tools=8,
+    call=9,
+    forced_call=9,
+    parallel_calls=9,
+    least=0,
+    most=2,
+)
+_CHAT_O_SERIES = replace(
+    _CHAT_GPT_5, text=14, text_beside_tools=14, call=17, forced_call=17, least=-4
+)
+_RESPONSES = AnswerRules(
+    text=1,
+    text_beside_tools=2,
+    text_beside_none=1,
+    text_in_schema=1,
+    text_in_schema_beside_tools=6,
+    call=7,
+    forced_call=1,
+    parallel_calls=7,
+    refusal=2,
+    least=-1,
+)
+_RESPONSES_GPT_5 = AnswerRules(
+    text=6,
+    text_beside_tools=6,
+    text_beside_none=6,
+    text_in_schema=10,
+    text_in_schema_beside_tools=10,
+    call=12,
+    forced_call=12,
+    names_forced=True,
+    parallel_calls=13,
+    text_before_call=9,
+    refusal=7,
+    azure=0,
+    least=-2,
+    most=ROUNDING,
+)
+_RESPONSES_LATER = replace(
+    _RESPONSES_GPT_5,
+    text=4,
+    text_beside_tools=4,
+    text_beside_none=4,
+    text_in_schema=8,
+    text_in_schema_beside_tools=8,
+    call=10,
+    forced_call=10,
+    parallel_calls=10,
+    refusal=5,
+    least=0,
+    most=2,
+)
+_RESPONSES_O_SERIES = replace(
+    _RESPONSES_GPT_5, text=1, text_beside_tools=1, least=0, most=ROUNDING + 6
+)
+
+_ANSWERS: dict[tuple[Dialect, Family], AnswerRules] = {
+    (Dialect.CHAT, Family.GPT_4): replace(_CHAT, call=3),
+    (Dialect.CHAT, Family.O_SERIES): _CHAT_O_SERIES,
+    (Dialect.CHAT, Family.GPT_5): _CHAT_GPT_5,
+    (Dialect.CHAT, Family.GPT_5_1): replace(_CHAT_GPT_5, most=2),
+    (Dialect.CHAT, Family.GPT_5_4): _CHAT_GPT_5_4,
+    (Dialect.RESPONSES, Family.O_SERIES): _RESPONSES_O_SERIES,
+    (Dialect.RESPONSES, Family.GPT_5): _RESPONSES_GPT_5,
+    (Dialect.RESPONSES, Family.GPT_5_1): _RESPONSES_LATER,
+    (Dialect.RESPONSES, Family.GPT_5_4): _RESPONSES_LATER,
+}
+
+
+def answer_rules(dialect: Dialect, family: Family) -> AnswerRules:
+    """The constants of a family; one that is not known is taken for gpt-4o."""
+    default = _RESPONSES if dialect is Dialect.RESPONSES else _CHAT
+    return _ANSWERS.get((dialect, family), default)
+
+
+def count_output(
+    counts: OutputCounts,
+    *,
+    model: str,
+    dialect: Dialect,
+    finished: bool,
+    tools_declared: bool,
+    forced_call: bool,
+    json_schema: bool,
+    tool_choice_none: bool,
+    azure: bool,
+    refusals: int,
+    choices: int = 1,
+) -> Quantity:
+    """Tokens of the output that arrived, without hidden reasoning.
+
+    `finished`: the answer came to its own end (`stop`, `tool_calls`). One that was cut, or ended by
+    a length limit, has no end-of-turn tokens; but a call's opening, and the opening of an answer
+    that may reason, are generated before its text. `forced_call`: the request forced one named
+    function, or in responses required a call while one function was declared. Each of `choices`
+    that finished has its own end-of-turn tokens.
+    """
+    total, spread = counts.total, counts.spread
+    if not total or dialect is Dialect.COMPLETIONS:
+        return Quantity(max(0, total - spread), total, total + spread, Basis.COUNTED)
+    family = family_of(model)
+    rules = answer_rules(dialect, family)
+    extra = _around(counts, rules, tools_declared, forced_call, json_schema, tool_choice_none)
+    low, high = extra + rules.least, extra + rules.most
+    if finished:
+        extra = (extra + rules.azure * azure) * choices + rules.refusal * refusals
+        low, high = extra + rules.least * choices, extra + rules.most * choices
+    elif family.reasons:
+        extra = max(0, extra - 1)
+        low = 0
+    elif not counts.calls:
+        low, extra, high = 0, 0, 1
+    if counts.calls > 1:
+        low, high = low - PARALLEL_SPREAD, high + PARALLEL_SPREAD
+    elif counts.calls and forced_call and not rules.names_forced:
+        named = counts.call_name_tokens
+        low, extra, high = low - named, extra - named, high - named
+    best = max(0, total + extra)
+    least, most = max(0, total + low - spread), total + high + spread
+    return Quantity(min(best, least), best, max(best, most), Basis.COUNTED)
+
+
+def _around(
+    counts: OutputCounts,
+    rules: AnswerRules,
+    tools_declared: bool,
+    forced_call: bool,
+    json_schema: bool,
+    tool_choice_none: bool,
+) -> int:
+    """The constant of one answer, by what it holds and what the request declared."""
+    if counts.calls:
+        beside = rules.text_before_call if counts.text_tokens else 0
+        if counts.calls > 1:
+            return rules.parallel_calls + beside
+        return (rules.forced_call if forced_call else rules.call) + beside
+    if not counts.text_tokens:
+        return 0
+    if json_schema:
+        return rules.text_in_schema_beside_tools if tools_declared else rules.text_in_schema
+    if tools_declared:
+        return rules.text_beside_none if tool_choice_none else rules.text_beside_tools
+    return rules.text
