@@ -1,12 +1,12 @@
 """What a finished answer costs besides its text, and a cut one does not."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lastchunk.tokens.encodings import Encoding, count
 from lastchunk.tokens.output import count_output
 from lastchunk.usage import OutputCounts, Quantity
 from lastchunk.wire.dialect import Dialect
@@ -68,11 +68,12 @@ def test_a_finished_answer_costs_its_text_and_a_constant(
 
 
 def test_a_forced_call_does_not_cost_its_name() -> None:
-    name = count("functions.measure", Encoding("o200k_base")).tokens
-    forced = answer(CALL, tools_declared=True, forced_call=True, forced_name="measure")
-    assert forced.best == 20 - name
-    unnamed = answer(CALL, tools_declared=True, forced_call=True)
-    assert unnamed.low <= forced.best <= unnamed.high
+    counts = replace(CALL, call_name_tokens=4)
+    assert answer(counts, tools_declared=True, forced_call=True).best == 20 - 4
+
+
+def test_each_finished_choice_has_its_own_constant() -> None:
+    assert answer(TEXT, **TOOLS, choices=3).best == 50 + 3
 
 
 def test_a_cut_text_has_no_constant_and_a_cut_call_has_its_opening() -> None:

@@ -130,7 +130,6 @@ def answers(judged: list[Judged]) -> Iterator[tuple[Judged, dict[str, Any], Quan
             tool_choice_none=prompt.tool_choice is ToolChoice.NONE,
             azure=case.line["cls"] == "azure",
             refusals=0,
-            forced_name=prompt.forced_name,
         )
         yield case, message, quantity, case.line["usage"]["completion_tokens"]
 
