@@ -1,0 +1,182 @@
+"""The one thread that writes: it gathers what is submitted and commits it in batches."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+
+from lastchunk.errors import LedgerError, LedgerUnavailable
+from lastchunk.ledger.plan import Amendment, Failed, Item, Reservation, Resolution
+
+MAX_BATCH = 512
+"""Items in one transaction: beyond some hundred the commit's cost is spread thin enough, and a
+larger batch only makes its first item wait longer."""
+
+MAX_QUEUED_RESERVATIONS = 8_192
+"""Submissions waiting before new calls are refused: about a second's work behind a slow disk."""
+
+MAX_QUEUED = 2 * MAX_QUEUED_RESERVATIONS
+"""The same for all else. The rest of the room is kept for endings: a call that is not opened costs
+nothing, an ending that is not written does."""
+
+WRITE_ATTEMPTS = 3
+"""Tries of a batch on a database that is busy, gone or was raced: each has waited already."""
+
+RETRY_SECONDS = 0.1
+"""The pause before the next try, times the number of tries made."""
+
+logger = logging.getLogger(__name__)
+
+
+class BatchStore(Protocol):
+    """Where batches go (`Store`, or a test's)."""
+
+    def write(self, items: Sequence[Item]) -> list[Any]: ...
+
+    def reset(self) -> None: ...
+
+
+class Writer:
+    """Takes items from any thread; nothing it is given waits, blocks or raises here.
+
+    What was submitted will be written: cancelling a future does not take its item back.
+    """
+
+    def __init__(self, store: BatchStore, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._waiting: deque[tuple[Item, Future[Any]]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._death: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="lastchunk-ledger", daemon=True)
+        self._thread.start()
+
+    def submit(self, item: Item) -> Future[Any]:
+        """A future that is done once the item is durable, or has failed."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
+        limit = MAX_QUEUED_RESERVATIONS if isinstance(item, Reservation) else MAX_QUEUED
+        with self._changed:
+            refusal = self._refusal(limit)
+            if refusal is None:
+                self._waiting.append((item, future))
+                if len(self._waiting) == 1:
+                    self._changed.notify()
+        if refusal is not None:
+            future.set_exception(refusal)
+        return future
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Writes what is waiting and ends. False: it was not done within the timeout."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _refusal(self, limit: int) -> LedgerUnavailable | None:
+        if self._death is not None:
+            error = LedgerUnavailable(
+                f"the writer of the ledger at {self._name} died ({self._death!r}): open it again"
+            )
+            error.__cause__ = self._death
+            return error
+        if self._closing:
+            return LedgerUnavailable(f"the ledger at {self._name} is closed")
+        if len(self._waiting) >= limit:
+            return LedgerUnavailable(
+                f"the ledger at {self._name} cannot keep up: {limit} entries are waiting to be"
+                " written; look at its disk or server"
+            )
+        return None
+
+    def _run(self) -> None:
+        batch: list[tuple[Item, Future[Any]]] = []
+        try:
+            while batch := self._take():
+                self._write(batch)
+        except BaseException as death:  # whoever waits must learn of it, whatever it was
+            self._die(death, batch)
+        finally:
+            self._store.reset()
+
+    def _take(self) -> list[tuple[Item, Future[Any]]]:
+        with self._changed:
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            count = min(len(self._waiting), MAX_BATCH)
+            return [self._waiting.popleft() for _ in range(count)]
+
+    def _write(self, batch: list[tuple[Item, Future[Any]]]) -> None:
+        for (_, future), outcome in zip(batch, self._outcomes([i for i, _ in batch]), strict=True):
+            if isinstance(outcome, Failed):
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome)
+
+    def _outcomes(self, items: list[Item]) -> list[Any]:
+        try:
+            return self._write_patiently(items)
+        except LedgerUnavailable as error:
+            return [Failed(error)] * len(items)
+        except Exception as error:  # one item's fault: the writer and the others must live on
+            self._store.reset()
+            if len(items) == 1:
+                return [Failed(_refused(items[0], error))]
+            return [outcome for item in items for outcome in self._outcomes([item])]
+
+    def _write_patiently(self, items: list[Item]) -> list[Any]:
+        """Tries again where another time may help; each try is one whole transaction.
+
+        A commit whose answer was lost may be repeated: the same entries are then a no-op.
+        """
+        for attempt in range(1, WRITE_ATTEMPTS + 1):
+            try:
+                return self._store.write(items)
+            except (OperationalError, InterfaceError, IntegrityError) as error:
+                self._store.reset()
+                if attempt == WRITE_ATTEMPTS:
+                    if isinstance(error, IntegrityError):
+                        raise
+                    raise LedgerUnavailable(
+                        f"the ledger at {self._name} cannot be written: {_said(error)}; nothing of"
+                        " this batch was written"
+                    ) from error
+            time.sleep(RETRY_SECONDS * attempt)
+        raise AssertionError("unreachable")
+
+    def _die(self, death: BaseException, batch: list[tuple[Item, Future[Any]]]) -> None:
+        with self._changed:
+            self._death = death
+            error = self._refusal(MAX_QUEUED)
+            waiting = [*batch, *self._waiting]
+            self._waiting.clear()
+        logger.critical("%s", error)
+        for _, future in waiting:
+            if not future.done():
+                future.set_exception(error)
+
+
+def _refused(item: Item, error: Exception) -> LedgerError:
+    """The database's own refusal: something in this item that our checks have let pass."""
+    subject = "what was seen of open calls"
+    if isinstance(item, (Reservation, Resolution)):
+        subject = f"the {item.entry.kind.value} entry of call {item.entry.call_id}"
+    elif isinstance(item, Amendment):
+        subject = f"the correction of call {item.correction.call_id}"
+    said = _said(error) if isinstance(error, DBAPIError) else repr(error)
+    refused = LedgerError(f"{subject} is not written, the database refuses it: {said}")
+    refused.__cause__ = error
+    return refused
+
+
+def _said(error: DBAPIError) -> str:
+    return (str(error.orig).strip() or repr(error.orig)).splitlines()[0]
