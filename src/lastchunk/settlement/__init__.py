@@ -1,0 +1,1 @@
+"""The waist: everything known about a call becomes one settlement. Pure."""
