@@ -1,0 +1,1 @@
+"""The network way in: an OpenAI-compatible gateway."""

@@ -1,0 +1,65 @@
+"""The bookkeepers of this process: one a ledger, opened when first needed, again after a fork."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+
+from lastchunk.asking import UsageAsking
+from lastchunk.bookkeeper import Bookkeeper, abandon_all
+from lastchunk.instrument.grace import forget_keeper
+from lastchunk.settings import Settings
+from lastchunk.startup import open_books
+
+log = logging.getLogger("lastchunk")
+
+asking = UsageAsking()
+"""What this process has learned about its upstreams."""
+
+_bookkeepers: dict[str, Bookkeeper] = {}
+_lock = threading.Lock()
+
+
+def bookkeeper_for(settings: Settings) -> Bookkeeper:
+    """This process's bookkeeper on the ledger that the settings name.
+
+    Raises LedgerUnavailable if it cannot be opened.
+    """
+    found = _bookkeepers.get(settings.ledger)
+    if found is not None:
+        return found
+    with _lock:
+        if settings.ledger not in _bookkeepers:
+            _bookkeepers[settings.ledger] = open_books(settings)
+            _close_with_the_process()
+        return _bookkeepers[settings.ledger]
+
+
+def close() -> None:
+    """Settle what is open as left by its caller, and close the ledgers; a later call opens them."""
+    with _lock:
+        closing = list(_bookkeepers.values())
+        _bookkeepers.clear()
+    for bookkeeper in closing:
+        bookkeeper.close()
+
+
+def _close_with_the_process() -> None:
+    """A child made by multiprocessing leaves without `atexit`: it has finalizers of its own."""
+    if (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
+        multiprocessing.Finalize(None, close, exitpriority=10)
+
+
+def _forget_the_parents() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _bookkeepers.clear()
+    abandon_all()
+    forget_keeper()
+
+
+atexit.register(close)
+os.register_at_fork(after_in_child=_forget_the_parents)

@@ -1,0 +1,30 @@
+"""Opening the books: the ledger, prices, recovery of what died before, and the bookkeeper."""
+
+from __future__ import annotations
+
+import logging
+
+from lastchunk.bookkeeper import Bookkeeper
+from lastchunk.clock import SystemClock
+from lastchunk.ledger import Ledger
+from lastchunk.pricing.book import PriceBook
+from lastchunk.recovery import recover
+from lastchunk.settings import Settings
+
+log = logging.getLogger("lastchunk")
+
+
+def open_books(settings: Settings) -> Bookkeeper:
+    """A running bookkeeper on the ledger that the settings name.
+
+    Calls of processes that died are recovered first. Raises LedgerUnavailable if the ledger cannot
+    be opened, SettingsError if the operator's prices cannot be read.
+    """
+    clock = SystemClock()
+    book = PriceBook.load(settings.prices)
+    ledger = Ledger.open(settings.ledger, clock=clock)
+    log.info("ledger: %s", ledger.url)
+    recovered = sum(1 for _ in recover(ledger, book, clock))
+    if recovered:
+        log.warning("%d calls of processes that died were recovered as lost", recovered)
+    return Bookkeeper(ledger, book, clock)

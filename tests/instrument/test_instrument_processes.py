@@ -1,0 +1,308 @@
+"""Ways out that take the process with them, and processes made of one that meters."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from in_process import Corner, assert_cut, assert_reported
+
+from lastchunk import Ending
+from lastchunk.clock import SystemClock
+from lastchunk.ledger import Ledger, Reader
+from lastchunk.ledger.audit import verify
+from lastchunk.pricing.book import PriceBook
+from lastchunk.recovery import recover
+from lastchunk.simulator import Script, write_script
+
+PRELUDE = """
+import asyncio, gc, multiprocessing, os, sys, threading, time
+import openai
+import lastchunk
+
+base_url, ledger, tag, slow = sys.argv[1:5]
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hello"}]}
+STREAMED = CHAT | {"stream": True}
+OPTIONS = {"base_url": base_url, "api_key": "sk-test", "max_retries": 0}
+SLOW = {"default_headers": {"x-sim-tag": tag, "x-sim": slow}}
+PLAIN = {"default_headers": {"x-sim-tag": tag}}
+
+
+def metered(client):
+    return lastchunk.instrument(client, ledger=ledger, account=tag)
+
+
+def read_some(stream):
+    for _ in range(5):
+        next(stream)
+
+
+def open_stream(client):
+    stream = client.chat.completions.create(**STREAMED)
+    read_some(stream)
+    return stream
+
+
+def child_calls(client):
+    client.chat.completions.create(**CHAT, extra_headers={"x-sim": "{}"})
+    open_stream(client).close()
+"""
+
+SLOW = Script(output_tokens=400, pacing_s=0.01)
+
+
+def run(corner: Corner, tmp_path: Path, main: str, *, code: int = 0) -> str:
+    """Run a program of its own; gives back what it said on stderr."""
+    file = tmp_path / "program.py"
+    file.write_text(f"{PRELUDE}\n\ndef main():\n{main}\n\nif __name__ == '__main__':\n    main()\n")
+    arguments = [corner.sim.base_url, corner.ledger, corner.name, write_script(SLOW)]
+    command = [sys.executable, "-W", "error", str(file), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip("\n").splitlines())
+
+
+OPEN_AT_EXIT = {
+    "sync": """
+client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+stream = open_stream(client)
+""",
+    "sync, kept for good": """
+client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+sys.kept = open_stream(client)
+""",
+    "async": """
+async def run():
+    client = metered(openai.AsyncOpenAI(**OPTIONS, **SLOW))
+    sys.kept = await client.chat.completions.create(**STREAMED)
+    for _ in range(5):
+        await anext(sys.kept)
+asyncio.run(run())
+""",
+    "in a daemon thread": """
+client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+def consume():
+    for chunk in client.chat.completions.create(**STREAMED):
+        pass
+threading.Thread(target=consume, daemon=True).start()
+time.sleep(0.4)
+""",
+}
+
+
+@pytest.mark.parametrize("program", OPEN_AT_EXIT.values(), ids=OPEN_AT_EXIT.keys())
+def test_a_process_that_ends_with_an_open_stream(
+    corner: Corner, tmp_path: Path, program: str
+) -> None:
+    said = run(corner, tmp_path, indented(program))
+    assert "Traceback" not in said
+    assert_cut(corner.row(seconds=1), corner.billed()[0], Ending.CALLER_LEFT)
+
+
+def test_sys_exit_in_the_loop(corner: Corner, tmp_path: Path) -> None:
+    program = """
+for chunk in metered(openai.OpenAI(**OPTIONS, **SLOW)).chat.completions.create(**STREAMED):
+    if chunk.choices[0].delta.content:
+        sys.exit(3)
+"""
+    assert "Traceback" not in run(corner, tmp_path, indented(program), code=3)
+    assert_cut(corner.row(seconds=1), corner.billed()[0], Ending.CALLER_LEFT)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+def test_ctrl_c_in_the_loop(corner: Corner, tmp_path: Path, asynchronous: bool) -> None:
+    program = """
+import signal
+def interrupt():
+    time.sleep(0.4)
+    os.kill(os.getpid(), signal.SIGINT)
+async def run():
+    client = metered(openai.AsyncOpenAI(**OPTIONS, **SLOW))
+    stream = await client.chat.completions.create(**STREAMED)
+    threading.Thread(target=interrupt).start()
+    async for chunk in stream:
+        pass
+def run_sync():
+    stream = metered(openai.OpenAI(**OPTIONS, **SLOW)).chat.completions.create(**STREAMED)
+    threading.Thread(target=interrupt).start()
+    for chunk in stream:
+        pass
+"""
+    program += "asyncio.run(run())\n" if asynchronous else "run_sync()\n"
+    said = run(corner, tmp_path, indented(program), code=-2)
+    assert said.count("KeyboardInterrupt") >= 1
+    assert "lastchunk.errors" not in said
+    assert_cut(corner.row(seconds=1), corner.billed()[0], Ending.CALLER_LEFT)
+
+
+def test_a_grace_read_under_way_at_exit_ends_well(corner: Corner, tmp_path: Path) -> None:
+    program = """
+script = '{"output_tokens": 6, "packet_bytes": 9, "pacing_s": 0.02}'
+client = metered(openai.OpenAI(**OPTIONS, default_headers={"x-sim-tag": tag, "x-sim": script}))
+for chunk in client.chat.completions.create(**STREAMED):
+    if chunk.choices[0].finish_reason:
+        break
+"""
+    run(corner, tmp_path, indented(program))
+    assert_reported(corner.row(seconds=1), corner.billed()[0])
+
+
+FORKS = {
+    "os.fork, _exit": """
+pid = os.fork()
+if pid == 0:
+    child_calls(client)
+    lastchunk.close()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+""",
+    "os.fork, sys.exit": """
+pid = os.fork()
+if pid == 0:
+    child_calls(client)
+    sys.exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+""",
+    "multiprocessing fork": """
+process = multiprocessing.get_context("fork").Process(target=child_calls, args=(client,))
+process.start()
+process.join()
+assert process.exitcode == 0
+""",
+}
+
+
+@pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS.keys())
+def test_a_forked_child_settles_its_own_calls_and_no_others(
+    corner: Corner, tmp_path: Path, fork: str
+) -> None:
+    """The parent's stream is open while the child lives, and is read to its end afterwards."""
+    program = f"""
+client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+stream = client.chat.completions.create(**STREAMED, extra_headers={{"x-sim": PARENT}})
+read_some(stream)
+{fork}
+assert len(list(stream)) > 10
+lastchunk.close()
+"""
+    parent = write_script(Script(output_tokens=100, pacing_s=0.01))
+    run(corner, tmp_path, f"    PARENT = {parent!r}\n{indented(program)}")
+    rows = {row.call_id: row for row in corner.rows(3, seconds=2)}
+    by_response = {call.response_id: call for call in corner.billed(3)}
+    endings = []
+    for row in rows.values():
+        assert row.settlement is not None
+        billed = by_response[row.settlement.observation.response_id]
+        endings.append(row.settlement.ending)
+        if row.settlement.ending == Ending.COMPLETED:
+            assert_reported(row, billed)
+        else:
+            assert_cut(row, billed, Ending.CALLER_LEFT)
+    assert sorted(endings) == [Ending.CALLER_LEFT, Ending.COMPLETED, Ending.COMPLETED]
+    assert len({row.process_id for row in rows.values()}) == 2
+
+
+def test_a_child_that_ends_while_its_parent_streams_disturbs_nothing(
+    corner: Corner, tmp_path: Path
+) -> None:
+    """Many children inherit open streams and collect or close them; the parent reads on."""
+    program = """
+client = metered(openai.OpenAI(**OPTIONS, **PLAIN))
+script = '{"output_tokens": 60, "pacing_s": 0.02}'
+streams = [
+    client.chat.completions.create(**STREAMED, extra_headers={"x-sim": script}) for _ in range(3)
+]
+for stream in streams:
+    next(stream)
+for number in range(6):
+    pid = os.fork()
+    if pid == 0:
+        if number % 2:
+            streams.clear()
+            gc.collect()
+        else:
+            for stream in streams:
+                stream.close()
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+for stream in streams:
+    assert list(stream)[-1].choices[0].finish_reason == "stop"
+"""
+    assert "Traceback" not in run(corner, tmp_path, indented(program))
+    billed = {call.response_id: call for call in corner.billed(3)}
+    for row in corner.rows(3, seconds=2):
+        assert row.settlement is not None
+        assert_reported(row, billed[row.settlement.observation.response_id])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_pool_of_workers_with_clients_of_their_own(
+    corner: Corner, tmp_path: Path, method: str
+) -> None:
+    main = f"""
+    context = multiprocessing.get_context({method!r})
+    processes = [context.Process(target=work) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+"""
+    work = """
+    with metered(openai.OpenAI(**OPTIONS, **SLOW)) as client:
+        child_calls(client)
+        sys.kept = open_stream(client)
+
+
+def main():
+"""
+    file = tmp_path / "program.py"
+    file.write_text(
+        f"{PRELUDE}\n\ndef work():\n{work}{main}\n\nif __name__ == '__main__':\n    main()\n"
+    )
+    arguments = [corner.sim.base_url, corner.ledger, corner.name, write_script(SLOW)]
+    command = [sys.executable, str(file), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    endings = [row.settlement.ending for row in corner.rows(6, seconds=2) if row.settlement]
+    assert endings.count(Ending.COMPLETED) == 2
+    assert endings.count(Ending.CALLER_LEFT) == 4
+
+
+def test_a_child_that_is_killed_is_recovered_and_its_parent_is_not(
+    corner: Corner, tmp_path: Path
+) -> None:
+    program = """
+client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+stream = open_stream(client)
+pid = os.fork()
+if pid == 0:
+    open_stream(client)
+    os.kill(os.getpid(), 9)
+os.waitpid(pid, 0)
+recovered = [call.settlement for call in reader.calls(account)] if False else None
+os._exit(0)
+"""
+    program = program.replace("recovered = ", "# ").replace("    # ", "# ")
+    run(corner, tmp_path, indented(program))
+    clock = SystemClock()
+    with Ledger.open(corner.ledger, clock=clock) as ledger:
+        settled = list(recover(ledger, PriceBook.load(None), clock))
+    mine = {row.call_id for row in corner.rows(2)}
+    assert mine == {settlement.call_id for settlement in settled} & mine
+    for row in corner.rows(2):
+        assert row.settlement is not None
+        assert row.settlement.ending == Ending.LOST
+
+
+def test_the_ledger_is_sound_after_all_this(corner: Corner, shared_reader: Reader) -> None:
+    found = verify(corner.ledger)
+    assert not found
+
+
+Checked = Callable[[str], object]
