@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ from in_process import Corner, assert_cut, assert_reported
 
 from lastchunk import Ending
 from lastchunk.clock import SystemClock
-from lastchunk.ledger import Ledger, Reader
-from lastchunk.ledger.audit import verify
+from lastchunk.ledger import Ledger
 from lastchunk.pricing.book import PriceBook
 from lastchunk.recovery import recover
 from lastchunk.simulator import Script, write_script
@@ -282,27 +280,19 @@ client = metered(openai.OpenAI(**OPTIONS, **SLOW))
 stream = open_stream(client)
 pid = os.fork()
 if pid == 0:
-    open_stream(client)
+    kept = open_stream(client)
     os.kill(os.getpid(), 9)
 os.waitpid(pid, 0)
-recovered = [call.settlement for call in reader.calls(account)] if False else None
-os._exit(0)
+assert len(list(stream)) > 10
 """
-    program = program.replace("recovered = ", "# ").replace("    # ", "# ")
     run(corner, tmp_path, indented(program))
     clock = SystemClock()
     with Ledger.open(corner.ledger, clock=clock) as ledger:
         settled = list(recover(ledger, PriceBook.load(None), clock))
-    mine = {row.call_id for row in corner.rows(2)}
-    assert mine == {settlement.call_id for settlement in settled} & mine
-    for row in corner.rows(2):
-        assert row.settlement is not None
-        assert row.settlement.ending == Ending.LOST
-
-
-def test_the_ledger_is_sound_after_all_this(corner: Corner, shared_reader: Reader) -> None:
-    found = verify(corner.ledger)
-    assert not found
-
-
-Checked = Callable[[str], object]
+    parents, childs = corner.rows(2)
+    assert parents.settlement is not None
+    assert parents.settlement.ending == Ending.COMPLETED
+    assert childs.settlement is not None
+    assert childs.settlement.ending == Ending.LOST
+    assert childs.call_id in {settlement.call_id for settlement in settled}
+    assert parents.call_id not in {settlement.call_id for settlement in settled}

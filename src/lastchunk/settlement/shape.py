@@ -36,10 +36,15 @@ def family_of(model: str, dialect: Dialect) -> str:
 
 
 def pool_of(family: str) -> str:
-    """The families that an unfamiliar one is compared with: `known`, or `other`, by dialect."""
+    """The families that one with few calls is compared with, by dialect.
+
+    Those that round their hidden reasoning are apart: their outputs are never known exactly.
+    """
     dialect, _, name = family.partition(" ")
-    is_other = name.partition(" ")[0] == Family.OTHER.value
-    return f"{dialect} {'all other' if is_other else 'all known'}"
+    if name.partition(" ")[0] == Family.OTHER.value:
+        return f"{dialect} all other"
+    rounds = name in (Family.O_SERIES.value, Family.GPT_5.value)
+    return f"{dialect} all rounding" if rounds else f"{dialect} all known"
 
 
 def shape_of(prompt: Prompt, request: CallRequest, model_served: str | None, key: bytes) -> str:

@@ -27,13 +27,15 @@ class SseReader:
     """Cuts a byte stream into frames as the HTML standard says, with LF, CRLF or lone CR.
 
     Feed it pieces of any size; the frames are the same for every way of cutting the same bytes.
-    Memory is bounded by `MAX_FRAME_BYTES`.
+    Memory is bounded by `MAX_FRAME_BYTES`, and time by the bytes: a frame in many pieces is joined
+    once, when its end has come.
     """
 
-    __slots__ = ("_at_start", "_held_cr", "_skipping", "_tail")
+    __slots__ = ("_at_start", "_held_cr", "_skipping", "_tail", "_tail_bytes")
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
         self._held_cr = False
         self._at_start = True
         self._skipping = 0
@@ -42,18 +44,29 @@ class SseReader:
         """The frames that this piece completes."""
         if self._held_cr or b"\r" in piece:
             piece = self._with_plain_newlines(piece)
-        whole = self._tail + piece if self._tail else piece
-        blocks = whole.split(b"\n\n")
-        self._tail = blocks.pop()
-        found = [frame for block in blocks if (frame := self._read(block)) is not None]
-        if len(self._tail) > MAX_FRAME_BYTES:
-            self._skipping += len(self._tail)
-            self._tail = self._tail[-1:] if self._tail.endswith(b"\n") else b""
+        if not piece:
+            return []
+        tail = self._tail
+        found: list[Frame | Oversized] = []
+        if b"\n\n" in piece or (piece.startswith(b"\n") and tail and tail[-1].endswith(b"\n")):
+            tail.append(piece)
+            blocks = b"".join(tail).split(b"\n\n")
+            piece = blocks.pop()
+            found = [frame for block in blocks if (frame := self._read(block)) is not None]
+            tail.clear()
+            self._tail_bytes = 0
+        if piece:
+            tail.append(piece)
+            self._tail_bytes += len(piece)
+        if self._tail_bytes > MAX_FRAME_BYTES:
+            self._skipping += self._tail_bytes
+            self._tail = [b"\n"] if piece.endswith(b"\n") else []
+            self._tail_bytes = len(self._tail)
         return found
 
     def rest(self) -> Frame | None:
         """What came after the last whole frame, read as if a blank line had followed."""
-        frame = None if self._skipping else self._read(self._tail)
+        frame = None if self._skipping else self._read(b"".join(self._tail))
         return frame if isinstance(frame, Frame) else None
 
     def _with_plain_newlines(self, piece: bytes) -> bytes:
