@@ -6,22 +6,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from ledger_facts import Stopwatch
+from ledger_server import server_or_skip
 
 from lastchunk.ledger import Ledger, Reader, verify
 
-SERVER = os.environ.get("LASTCHUNK_POSTGRESQL", "postgresql://postgres@127.0.0.1:5432/test")
 _schemas = count()
-
-
-def server_or_skip() -> str:
-    try:
-        psycopg.connect(SERVER, connect_timeout=3).close()
-    except psycopg.OperationalError as error:
-        message = f"no PostgreSQL at {SERVER}: {error}"
-        if os.environ.get("LASTCHUNK_REQUIRE_SERVICES") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
-    return SERVER
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -12,8 +12,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from ledger_facts import NOON, Stopwatch, execute, make_call
+from ledger_server import server_or_skip
 
-from conftest import server_or_skip
 from lastchunk.errors import LedgerUnavailable
 from lastchunk.ledger import Ledger, Reader, verify
 from lastchunk.ledger import database as database_module

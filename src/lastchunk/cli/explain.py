@@ -8,17 +8,10 @@ import click
 
 from lastchunk.cli.options import with_ledger
 from lastchunk.cli.output import print_tables, reading
-from lastchunk.errors import CallNotFound
 from lastchunk.ledger import CallFilter, CallRecord, Reader
 from lastchunk.pricing.book import PriceBook
 from lastchunk.reports.explain import explain_tables
 from lastchunk.settings import load_settings
-
-ATTEMPTS_WITHIN_MS = 60 * 60 * 1000
-"""Retries are looked for in the hour after the first attempt: clients give up long before."""
-
-ATTEMPTS_SEARCHED = 5_000
-"""Calls of the same account looked through for retries; beyond this some may be left out."""
 
 
 @click.command("explain")
@@ -46,14 +39,4 @@ def explain(*, ledger: str | None, as_json: bool, prices: Path | None, call_id: 
 def _attempts(reader: Reader, record: CallRecord) -> list[CallRecord]:
     """All attempts of the logical call that this one belongs to, in order."""
     first_id = record.call.attempt_of or record.call_id
-    try:
-        first = record if record.call_id == first_id else reader.call(first_id)
-    except CallNotFound:
-        return [record]
-    opened = first.call.opened_ms
-    around = CallFilter(
-        account=first.call.account, since_ms=opened, until_ms=opened + ATTEMPTS_WITHIN_MS
-    )
-    later = reader.calls(around, limit=ATTEMPTS_SEARCHED, newest_first=False)
-    found = [first, *(one for one in later if one.call.attempt_of == first_id)]
-    return found if any(one.call_id == record.call_id for one in found) else [*found, record]
+    return list(reader.calls(CallFilter(attempts_of=first_id), newest_first=False)) or [record]

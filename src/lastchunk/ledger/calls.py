@@ -25,7 +25,8 @@ class CallFilter:
 
     `account` means itself and all under it (`team` includes `team/ann`). `model` is the one asked
     for or the one that served. `basis_at_most` keeps resolved calls known no better than that.
-    Times are Unix milliseconds of the calls' opening: from `since_ms` on, before `until_ms`.
+    `attempts_of` is a first attempt's id: that call and its retries. Times are Unix milliseconds of
+    the calls' opening: from `since_ms` on, before `until_ms`.
     """
 
     account: str | None = None
@@ -36,6 +37,7 @@ class CallFilter:
     until_ms: int | None = None
     tag: tuple[str, str] | None = None
     way: str | None = None
+    attempts_of: str | None = None
     open_only: bool = False
     unpriced_only: bool = False
 
@@ -120,6 +122,9 @@ def conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
         found.append(reserved.c.call_id.in_(tagged))
     if wanted.way is not None:
         found.append(reserved.c.way == wanted.way)
+    if wanted.attempts_of is not None:
+        first = wanted.attempts_of
+        found.append(sa.or_(reserved.c.call_id == first, reserved.c.attempt_of == first))
     if wanted.open_only:
         found.append(is_open)
     if wanted.unpriced_only:

@@ -18,6 +18,7 @@ from lastchunk.errors import LedgerUnavailable
 from lastchunk.ids import new_process_id
 from lastchunk.ledger.database import (
     hidden,
+    lock_decisions,
     open_schema,
     parse_url,
     unavailable,
@@ -26,11 +27,13 @@ from lastchunk.ledger.database import (
 from lastchunk.ledger.detail import decode, encode
 from lastchunk.ledger.entries import Correction, reserved_entry, settled_entry, storable
 from lastchunk.ledger.in_flight import Orphan, Process, is_dead, runs_here, this_process
+from lastchunk.ledger.lessons import LessonRow, Lessons, read_lessons
 from lastchunk.ledger.plan import (
     Amendment,
     BalanceView,
     Heartbeat,
     Item,
+    Learned,
     Reservation,
     Resolution,
     Sighting,
@@ -142,6 +145,17 @@ class Ledger:
     def beat(self) -> Future[None]:
         """Says that this process lives. Due every ten seconds for the sake of other hosts."""
         return self._submit(lambda: Heartbeat(self.process_id, self._clock.now_ms()))
+
+    def learn(self, rows: Sequence[LessonRow]) -> Future[None]:
+        """Keeps what finished calls taught. As `checkpoint`, not worth a sync of the disk."""
+        return self._submit(lambda: Learned(tuple(rows)))
+
+    def lessons(self) -> Lessons:
+        """What finished calls have taught so far. Reads the database: not for an event loop."""
+        self._refuse_fork()
+        with unavailable(self._parsed_url, "read"), self._engine.begin() as connection:
+            lock_decisions(connection)
+            return read_lessons(connection)
 
     def orphans(self, now_ms: int) -> list[Orphan]:
         """The open calls whose process is dead. Reads the database: not for an event loop.

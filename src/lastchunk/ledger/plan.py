@@ -19,6 +19,7 @@ from lastchunk.ledger.entries import (
     corrected_entry,
     standing_after,
 )
+from lastchunk.ledger.lessons import LessonRow
 
 
 class BalanceView(Protocol):
@@ -70,7 +71,14 @@ class Heartbeat:
     ended: bool = False
 
 
-Item: TypeAlias = Reservation | Resolution | Amendment | Sighting | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Lessons of finished calls."""
+
+    rows: tuple[LessonRow, ...]
+
+
+Item: TypeAlias = Reservation | Resolution | Amendment | Sighting | Heartbeat | Learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,7 @@ class Plan:
         self.seen: dict[str, tuple[str, int]] = {}
         self.closed: list[str] = []
         self.beats: list[Heartbeat] = []
+        self.lessons: list[LessonRow] = []
         self._known = known
         self._balances = balances
 
@@ -132,6 +141,9 @@ class Plan:
                     return None
                 case Heartbeat():
                     self.beats.append(item)
+                    return None
+                case Learned():
+                    self.lessons.extend(item.rows)
                     return None
                 case _:
                     assert_never(item)

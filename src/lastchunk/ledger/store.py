@@ -12,11 +12,13 @@ from lastchunk.ledger import bulk
 from lastchunk.ledger.balances import BALANCE_FIELDS, Balance, is_under
 from lastchunk.ledger.database import lock_decisions
 from lastchunk.ledger.entries import EntryKind, standing_of, storable
+from lastchunk.ledger.lessons import LessonBook
 from lastchunk.ledger.plan import (
     Amendment,
     Heartbeat,
     Item,
     KnownCall,
+    Learned,
     Plan,
     Reservation,
     Resolution,
@@ -62,6 +64,7 @@ class Store:
         self._balance = bulk.add_to(engine, balances, "account", BALANCE_FIELDS)
         self._tag = bulk.insert(engine, tags, ("call_id", "key", "value"))
         self._open = bulk.insert(engine, in_flight, ("call_id", "process_id"))
+        self._lessons = LessonBook(engine)
         self._see = bulk.Bulk(
             engine,
             "UPDATE in_flight SET seen = new.column2, seen_ms = CAST(new.column3 AS BIGINT)"
@@ -108,6 +111,7 @@ class Store:
         # them in the order of their keys, so that no two wait in a ring.
         self._balance.run(connection, sums.changed_rows())
         self._see.run(connection, [(id_, *seen) for id_, seen in sorted(plan.seen.items())])
+        self._lessons.write(connection, plan.lessons)
         if plan.closed:
             connection.execute(_close, {"ids": sorted(plan.closed)})
         for beat in plan.beats:
@@ -232,8 +236,8 @@ def _decides(item: Item) -> bool:
 
 
 def _must_last(items: Sequence[Item]) -> bool:
-    """Sightings and beats may be lost with the machine's power: they are not worth a sync."""
+    """Sightings, beats and lessons may be lost with the machine's power: not worth a sync."""
     return any(
-        not isinstance(item, (Sighting, Heartbeat)) or (isinstance(item, Heartbeat) and item.ended)
+        item.ended if isinstance(item, Heartbeat) else not isinstance(item, (Sighting, Learned))
         for item in items
     )

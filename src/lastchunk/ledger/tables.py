@@ -101,6 +101,11 @@ _partial_index(
     where=is_correction(entries),
     unique=True,
 )
+_partial_index(
+    "entries_attempts",
+    entries.c.attempt_of,
+    where=sa.and_(is_reservation(entries), entries.c.attempt_of.is_not(None)),
+)
 _partial_index("entries_response", entries.c.response_id, where=entries.c.response_id.is_not(None))
 _partial_index(
     "entries_opened", entries.c.opened_ms, entries.c.call_id, where=is_reservation(entries)
@@ -166,3 +171,39 @@ processes = sa.Table(
     sa.Column("ended_ms", sa.BigInteger),
 )
 """Who has the ledger open, or had it: by this a call's process is known to be dead."""
+
+residuals = sa.Table(
+    "residuals",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True, autoincrement=True),
+    sa.Column("side", sa.Text, nullable=False),
+    sa.Column("shape", sa.Text, nullable=False),
+    sa.Column("family", sa.Text, nullable=False),
+    sa.Column("residual", sa.BigInteger, nullable=False),
+    sa.Column("counted", sa.BigInteger, nullable=False),
+    sa.Column("low", sa.BigInteger, nullable=False),
+    sa.Column("high", sa.BigInteger, nullable=False),
+    sa.Column("bounded", sa.SmallInteger, nullable=False),
+    sa.Column("seen_ms", sa.BigInteger, nullable=False),
+)
+"""How far our count of a finished call was off, by shape: a keyed hash, no content."""
+
+reasoning_paces = sa.Table(
+    "reasoning_paces",
+    metadata,
+    sa.Column("seq", _Seq, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("shape", sa.Text, nullable=False),
+    sa.Column("silent_ms", sa.BigInteger, nullable=False),
+    sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
+    sa.Column("seen_ms", sa.BigInteger, nullable=False),
+)
+"""How much a model reasoned while it was silent, in finished calls."""
+
+shape_keys = sa.Table(
+    "shape_keys",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.Text, nullable=False),
+)
+"""The one key of this ledger's shapes: without it nobody can guess a request from its hash."""

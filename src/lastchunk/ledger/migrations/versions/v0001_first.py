@@ -21,6 +21,7 @@ def upgrade() -> None:
     _create_entries()
     _create_indexes()
     _create_the_rest()
+    _create_lessons()
     if op.get_bind().dialect.name == "sqlite":
         rules = (*_SQLITE_RULES, *_sqlite_refusals("entries"), *_sqlite_refusals("tags"))
     else:
@@ -114,6 +115,7 @@ def _create_indexes() -> None:
     partial("entries_one_reservation", ["call_id"], _RESERVED, unique=True)
     partial("entries_one_resolution", ["call_id"], _RESOLVED, unique=True)
     partial("entries_one_correction", ["call_id", "correction_id"], _CORRECTED, unique=True)
+    partial("entries_attempts", ["attempt_of"], f"{_RESERVED} AND attempt_of IS NOT NULL")
     partial("entries_response", ["response_id"], "response_id IS NOT NULL")
     partial("entries_opened", ["opened_ms", "call_id"], _RESERVED)
     partial("entries_account", ["account", "opened_ms"], _RESERVED)
@@ -130,6 +132,36 @@ _SUMS = (
     "calls_released",
     "unpriced_calls",
 )
+
+
+def _create_lessons() -> None:
+    op.create_table(
+        "residuals",
+        sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+        sa.Column("side", sa.Text, nullable=False),
+        sa.Column("shape", sa.Text, nullable=False),
+        sa.Column("family", sa.Text, nullable=False),
+        sa.Column("residual", sa.BigInteger, nullable=False),
+        sa.Column("counted", sa.BigInteger, nullable=False),
+        sa.Column("low", sa.BigInteger, nullable=False),
+        sa.Column("high", sa.BigInteger, nullable=False),
+        sa.Column("bounded", sa.SmallInteger, nullable=False),
+        sa.Column("seen_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "reasoning_paces",
+        sa.Column("seq", _SEQ, primary_key=True, autoincrement=True),
+        sa.Column("model", sa.Text, nullable=False),
+        sa.Column("shape", sa.Text, nullable=False),
+        sa.Column("silent_ms", sa.BigInteger, nullable=False),
+        sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
+        sa.Column("seen_ms", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
+        "shape_keys",
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("key", sa.Text, nullable=False),
+    )
 
 
 def _create_the_rest() -> None:
