@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 
@@ -76,6 +77,8 @@ class MeteredCall:
         self._done = False
         self.finish_seen = False
         self._reads_until: float | None = None
+        self.hang_up: Callable[[], object] | None = None
+        """Gives the connection up, where this process ends before the stream."""
         self._tally: OutputTally | None = None
         self._prompt: PromptCount | None = None
         self._checkpointed_bytes = -1
@@ -139,6 +142,13 @@ class MeteredCall:
         """Its caller is gone; the way in reads on for the usage, for so long. Takes no lock."""
         self._reads_until = self._clock.elapsed() + seconds
 
+    def leave(self) -> None:
+        """This process ends, and the call with it."""
+        if self.hang_up is not None and self.is_under_way:
+            self.hang_up()
+        if not self.is_read_on:
+            self.end(Stop.CALLER_LEFT)
+
     @property
     def is_read_on(self) -> bool:
         """A grace read is under way and its time is not over."""
@@ -164,9 +174,9 @@ class MeteredCall:
                 self._meter.finish()
             seen = self._meter.observe(at_ms)
         ending = ending_of(seen.phase, seen.status, stop)
-        if ending not in (Ending.REFUSED, Ending.NEVER_SENT) and not _is_fully_reported(seen):
+        if ending not in (Ending.REFUSED, Ending.NEVER_SENT) and not seen.is_fully_reported:
             seen = self._counted(seen)
-        self._body = None
+        self._body = self.hang_up = None
         return settle(self.call, seen, ending, book)
 
     def checkpoint(self) -> Observation | None:
@@ -283,8 +293,7 @@ class Bookkeeper:
             return
         self._closed = True
         for metered in list(self._open.values()):
-            if not metered.is_read_on:  # else the accountant goes on until that is over
-                metered.end(Stop.CALLER_LEFT)
+            metered.leave()  # the accountant goes on until what is read on is over
         self._inbox.put(None)
         self._accountant.join(timeout)
         self.ledger.close(timeout)
@@ -304,14 +313,11 @@ class Bookkeeper:
         closing = False
         while not (closing and not self._open):
             wait = max(0.0, due - self.clock.elapsed())
-            try:
-                work = self._inbox.get(timeout=wait)
-                if work is None:
+            with suppress(Empty):
+                if (work := self._inbox.get(timeout=wait)) is None:
                     closing = True
                 else:
                     work()
-            except Empty:
-                pass
             if self.clock.elapsed() >= due:
                 self._checkpoint()
                 due = self.clock.elapsed() + CHECKPOINT_SECONDS
@@ -380,13 +386,6 @@ def abandon_all() -> None:
     for bookkeeper in list(_living):
         bookkeeper.abandon()
     _living.clear()
-
-
-def _is_fully_reported(seen: Observation) -> bool:
-    reported = seen.reported
-    if reported is None or not seen.reported_is_final:
-        return False
-    return reported.input_tokens is not None and reported.output_tokens is not None
 
 
 def _countable(served: str | None, asked: str) -> str:

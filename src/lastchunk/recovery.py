@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 
 from lastchunk.clock import Clock
-from lastchunk.errors import LedgerError
+from lastchunk.errors import EntryConflict, LedgerError
 from lastchunk.ledger import Ledger
 from lastchunk.meter.ending import Stop, ending_of
 from lastchunk.meter.observation import Observation
@@ -30,5 +30,7 @@ def recover(ledger: Ledger, book: PriceBook, clock: Clock) -> Iterator[Settlemen
         try:
             if ledger.settle(orphan.call, settlement, clock.now_ms()).result():
                 yield settlement
+        except EntryConflict:
+            log.debug("%s is recovered by another process already", orphan.call.call_id)
         except LedgerError as error:
             log.warning("%s is not recovered: %s", orphan.call.call_id, error)

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import WSMsgType, web
 from gateway_stage import until
 from raw_http import answer_bytes, exchange, raw_upstream
+from yarl import URL
 
 from conftest import Behind
 
@@ -89,7 +90,7 @@ def test_messages_pings_and_the_close_pass_both_ways(behind: Behind) -> None:
         async def talk(session: aiohttp.ClientSession) -> Any:
             headers = stage.headers | {"Authorization": "Bearer sk-1", "OpenAI-Beta": "realtime=v1"}
             async with session.ws_connect(
-                f"{stage.gateway.url}{target}",
+                URL(f"{stage.gateway.url}{target}", encoded=True),
                 headers=headers,
                 protocols=("other", "realtime"),
                 autoping=False,

@@ -1,5 +1,6 @@
 """Ways out that take the process with them, and processes made of one that meters."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from in_process import Corner, assert_cut, assert_reported
 
+import lastchunk
 from lastchunk import Ending
 from lastchunk.clock import SystemClock
 from lastchunk.ledger import Ledger
@@ -50,13 +52,19 @@ def child_calls(client):
 SLOW = Script(output_tokens=400, pacing_s=0.01)
 
 
-def run(corner: Corner, tmp_path: Path, main: str, *, code: int = 0) -> str:
+def run(corner: Corner, tmp_path: Path, main: str, *, top: str = "", code: int = 0) -> str:
     """Run a program of its own; gives back what it said on stderr."""
     file = tmp_path / "program.py"
-    file.write_text(f"{PRELUDE}\n\ndef main():\n{main}\n\nif __name__ == '__main__':\n    main()\n")
+    body = indented(main)
+    file.write_text(
+        f"{PRELUDE}\n{top}\n\ndef main():\n{body}\n\nif __name__ == '__main__':\n    main()\n"
+    )
     arguments = [corner.sim.base_url, corner.ledger, corner.name, write_script(SLOW)]
     command = [sys.executable, "-W", "error", str(file), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    here = os.environ | {"PYTHONPATH": str(Path(lastchunk.__file__).parents[1])}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=here
+    )
     assert done.returncode == code, done.stderr
     return done.stderr
 
@@ -82,14 +90,6 @@ async def run():
         await anext(sys.kept)
 asyncio.run(run())
 """,
-    "in a daemon thread": """
-client = metered(openai.OpenAI(**OPTIONS, **SLOW))
-def consume():
-    for chunk in client.chat.completions.create(**STREAMED):
-        pass
-threading.Thread(target=consume, daemon=True).start()
-time.sleep(0.4)
-""",
 }
 
 
@@ -97,9 +97,27 @@ time.sleep(0.4)
 def test_a_process_that_ends_with_an_open_stream(
     corner: Corner, tmp_path: Path, program: str
 ) -> None:
-    said = run(corner, tmp_path, indented(program))
+    said = run(corner, tmp_path, program)
     assert "Traceback" not in said
     assert_cut(corner.row(seconds=1), corner.billed()[0], Ending.CALLER_LEFT)
+
+
+def test_a_daemon_thread_that_reads_at_the_end_dies_silently(
+    corner: Corner, tmp_path: Path
+) -> None:
+    program = """
+client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+def consume():
+    for chunk in client.chat.completions.create(**STREAMED):
+        begun.set()
+begun = threading.Event()
+threading.Thread(target=consume, daemon=True).start()
+begun.wait()
+"""
+    assert run(corner, tmp_path, program) == ""
+    row = corner.row(seconds=1)
+    assert row.settlement is not None
+    assert row.settlement.ending == Ending.CALLER_LEFT
 
 
 def test_sys_exit_in_the_loop(corner: Corner, tmp_path: Path) -> None:
@@ -108,7 +126,7 @@ for chunk in metered(openai.OpenAI(**OPTIONS, **SLOW)).chat.completions.create(*
     if chunk.choices[0].delta.content:
         sys.exit(3)
 """
-    assert "Traceback" not in run(corner, tmp_path, indented(program), code=3)
+    assert "Traceback" not in run(corner, tmp_path, program, code=3)
     assert_cut(corner.row(seconds=1), corner.billed()[0], Ending.CALLER_LEFT)
 
 
@@ -132,7 +150,7 @@ def run_sync():
         pass
 """
     program += "asyncio.run(run())\n" if asynchronous else "run_sync()\n"
-    said = run(corner, tmp_path, indented(program), code=-2)
+    said = run(corner, tmp_path, program, code=-2)
     assert said.count("KeyboardInterrupt") >= 1
     assert "lastchunk.errors" not in said
     assert_cut(corner.row(seconds=1), corner.billed()[0], Ending.CALLER_LEFT)
@@ -146,7 +164,7 @@ for chunk in client.chat.completions.create(**STREAMED):
     if chunk.choices[0].finish_reason:
         break
 """
-    run(corner, tmp_path, indented(program))
+    run(corner, tmp_path, program)
     assert_reported(corner.row(seconds=1), corner.billed()[0])
 
 
@@ -189,7 +207,7 @@ assert len(list(stream)) > 10
 lastchunk.close()
 """
     parent = write_script(Script(output_tokens=100, pacing_s=0.01))
-    run(corner, tmp_path, f"    PARENT = {parent!r}\n{indented(program)}")
+    run(corner, tmp_path, f"PARENT = {parent!r}\n{program}")
     rows = {row.call_id: row for row in corner.rows(3, seconds=2)}
     by_response = {call.response_id: call for call in corner.billed(3)}
     endings = []
@@ -231,7 +249,7 @@ for number in range(6):
 for stream in streams:
     assert list(stream)[-1].choices[0].finish_reason == "stop"
 """
-    assert "Traceback" not in run(corner, tmp_path, indented(program))
+    assert "Traceback" not in run(corner, tmp_path, program)
     billed = {call.response_id: call for call in corner.billed(3)}
     for row in corner.rows(3, seconds=2):
         assert row.settlement is not None
@@ -242,31 +260,22 @@ for stream in streams:
 def test_a_pool_of_workers_with_clients_of_their_own(
     corner: Corner, tmp_path: Path, method: str
 ) -> None:
-    main = f"""
-    context = multiprocessing.get_context({method!r})
-    processes = [context.Process(target=work) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-"""
     work = """
-    with metered(openai.OpenAI(**OPTIONS, **SLOW)) as client:
-        child_calls(client)
-        sys.kept = open_stream(client)
-
-
-def main():
+def work():
+    client = metered(openai.OpenAI(**OPTIONS, **SLOW))
+    child_calls(client)
+    sys.kept = open_stream(client)
 """
-    file = tmp_path / "program.py"
-    file.write_text(
-        f"{PRELUDE}\n\ndef work():\n{work}{main}\n\nif __name__ == '__main__':\n    main()\n"
-    )
-    arguments = [corner.sim.base_url, corner.ledger, corner.name, write_script(SLOW)]
-    command = [sys.executable, str(file), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    program = f"""
+context = multiprocessing.get_context({method!r})
+processes = [context.Process(target=work) for _ in range(2)]
+for process in processes:
+    process.start()
+for process in processes:
+    process.join()
+    assert process.exitcode == 0
+"""
+    run(corner, tmp_path, program, top=work)
     endings = [row.settlement.ending for row in corner.rows(6, seconds=2) if row.settlement]
     assert endings.count(Ending.COMPLETED) == 2
     assert endings.count(Ending.CALLER_LEFT) == 4
@@ -285,7 +294,7 @@ if pid == 0:
 os.waitpid(pid, 0)
 assert len(list(stream)) > 10
 """
-    run(corner, tmp_path, indented(program))
+    run(corner, tmp_path, program)
     clock = SystemClock()
     with Ledger.open(corner.ledger, clock=clock) as ledger:
         settled = list(recover(ledger, PriceBook.load(None), clock))

@@ -32,7 +32,8 @@ def test_each_attempt_of_the_sdk_is_a_row_under_the_first(corner: Corner) -> Non
 
 
 def test_attempts_that_the_upstream_reset_may_each_be_billed(corner: Corner) -> None:
-    script = Script(output_tokens=30, fault=Fault("rst_before_headers", count=1))
+    fault = Fault("rst_before_headers", count=1)
+    script = Script(output_tokens=30, reaction_tokens=5, fault=fault)
 
     async def main() -> None:
         async with corner.async_client(script, max_retries=1) as client:

@@ -41,12 +41,11 @@ LANGUAGES = tuple(
     for make in (cut, whole)
     for language, packet in (("german", 5), ("chinese", 0), ("emoji", 3), ("code", 0))
 )
-REASONING = tuple(
-    make(name, "W16", reasoning_tokens=40, reasoning_shown=name, request={**CHAT, "model": "deepseek-r1"}, at=at)
-    if make is cut
-    else make(name, "W16", reasoning_tokens=40, reasoning_shown=name, request={**CHAT, "model": "deepseek-r1"})
-    for make, at in ((cut, "tokens:20"), (whole, ""))
-    for name in ("reasoning_content", "reasoning", "reasoning_text")
+THOUGHT_ALOUD = ("reasoning_content", "reasoning", "reasoning_text")
+REASONING = (
+    *(cut(n, "W16", reasoning_tokens=40, reasoning_shown=n, at="tokens:20") for n in THOUGHT_ALOUD),
+    *(cut(f"{n}_and_text", "W16", reasoning_tokens=9, reasoning_shown=n) for n in THOUGHT_ALOUD),
+    *(whole(n, "W16", reasoning_tokens=40, reasoning_shown=n) for n in THOUGHT_ALOUD),
 )
 KINDS = (
     cut("tool_call", "W16", TOOLS, kind="tool_call"),
@@ -65,7 +64,6 @@ KINDS = (
     whole("custom_tool", "W16", TOOLS, kind="custom_tool"),
     whole("function_call", "W16", FUNCTIONS, kind="function_call"),
     whole("refusal", "W16", kind="refusal"),
-    whole("text_and_call", "W16", TOOLS, kind="mixed"),
     whole("response_with_a_call", "W16", RESPONSES_TOOLS, kind="tool_call"),
     whole("response_with_parallel_calls", "W16", RESPONSES_TOOLS, kind="parallel_calls"),
     whole("response_with_a_custom_tool", "W16", RESPONSES_TOOLS, kind="custom_tool"),

@@ -31,7 +31,8 @@ class Request:
     choices: int
 
 
-_MODELS = ("gpt-4o", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-4o-mini", "gpt-4-turbo")
+_MODELS = ("gpt-4o", "gpt-4o", "gpt-4.1", "gpt-4.1-mini", "gpt-4o-mini")
+_CHAT_MODELS = (*_MODELS, "gpt-4-turbo")
 _REASONING_MODELS = ("o4-mini", "gpt-5-mini", "gpt-5")
 _COMPLETIONS_MODEL = "gpt-3.5-turbo-instruct"
 
@@ -100,9 +101,7 @@ def draw_request(
     choices = 2 if surface is Surface.CHAT and kind == "text" and rng.random() < 0.2 else 1
     choices = 1 if one_choice else choices
     reasons = kind == "reasoning"
-    model = lone_model or rng.choice(_REASONING_MODELS if reasons else _MODELS)
-    if surface is Surface.COMPLETIONS:
-        model = _COMPLETIONS_MODEL
+    model = lone_model or rng.choice(_models(surface, reasons))
     body: dict[str, Any] = {"model": model, **_prompt(rng, surface), **_options(rng, surface)}
     if choices > 1:
         body["n"] = choices
@@ -113,6 +112,18 @@ def draw_request(
         if asks_for_usage and surface is not Surface.RESPONSES:
             body["stream_options"] = {"include_usage": True}
     return Request(surface, body, rng.choice(_ACCOUNTS), kind, streamed, reasons, choices)
+
+
+def _models(surface: Surface, reasons: bool) -> tuple[str, ...]:
+    if reasons:
+        return _REASONING_MODELS
+    match surface:
+        case Surface.CHAT:
+            return _CHAT_MODELS
+        case Surface.RESPONSES:
+            return _MODELS
+        case Surface.COMPLETIONS:
+            return (_COMPLETIONS_MODEL,)
 
 
 def _prompt(rng: random.Random, surface: Surface) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import urllib.request
+from functools import partial
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 from yarl import URL
@@ -46,6 +50,8 @@ class Upstream:
         self._proxy = _proxy(parts.scheme, parts.hostname or "")
         self._read_seconds = read_seconds
         self._session: aiohttp.ClientSession | None = None
+        self._bodies: WeakKeyDictionary[ResponseHandler, aiohttp.StreamReader] = WeakKeyDictionary()
+        """What is read from each connection now, or was read last."""
 
     async def open(self) -> None:
         """Make the client; nothing is connected yet."""
@@ -90,9 +96,38 @@ class Upstream:
         assert self._session is not None
         large = isinstance(body, bytes) and len(body) > WHOLE_WRITE_BYTES
         data = io.BytesIO(body) if large else body  # type: ignore[arg-type]
-        return await self._session.request(
+        answer = await self._session.request(
             method, url, headers=headers, data=data, allow_redirects=False
         )
+        self._end_with_connection(answer)
+        return answer
+
+    def _end_with_connection(self, answer: aiohttp.ClientResponse) -> None:
+        """Let the body fail when its connection ends, also where aiohttp forgets to.
+
+        After bytes that are no HTTP chunk, aiohttp closes the connection but leaves the reader of
+        the body waiting, without a timeout.
+        """
+        protocol = answer.connection.protocol if answer.connection is not None else None
+        if protocol is None:  # the body is whole already
+            return
+        watched = protocol in self._bodies
+        self._bodies[protocol] = answer.content
+        if watched:
+            return
+        if protocol.closed is None:
+            self._connection_ended(protocol)
+        else:
+            protocol.closed.add_done_callback(partial(self._connection_ended, protocol))
+
+    def _connection_ended(
+        self, protocol: ResponseHandler, closed: asyncio.Future[None] | None = None
+    ) -> None:
+        if closed is not None and not closed.cancelled():
+            closed.exception()  # somebody has looked at it
+        body = self._bodies.pop(protocol, None)
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(aiohttp.ClientPayloadError("the connection ended in the body"))
 
     async def websocket(
         self, url: URL, headers: CIMultiDict[str], protocols: tuple[str, ...], *, limit: int

@@ -49,13 +49,17 @@ class Reading:
                 self.call.receive(piece)
                 if not self.call.finish_seen and not self.hung_up:
                     break
+        except ValueError:  # another thread is reading it, and finds its end at once
+            return
         except Exception:  # it broke, or was interrupted: the call is counted instead
             pass
-        finally:
-            self.call.end(Stop.CALLER_LEFT)
-            with self.lock:  # closed, the connection may be another request's: no interrupt now
-                self.over = True
-            self.close()
+        self._end()
+
+    def _end(self) -> None:
+        self.call.end(Stop.CALLER_LEFT)
+        with self.lock:  # closed, the connection may be another request's: no interrupt now
+            self.over = True
+        self.close()
 
     def interrupt(self) -> None:
         """Time is over. Closing a socket does not wake the thread that reads it: shut it down."""
@@ -140,19 +144,16 @@ class Keeper:
             item.read()
             return
         self._readings = [reading for reading in self._readings if not reading.over]
-        if len(self._readings) >= MAX_GRACE_READS or not self._start(item):
+        if len(self._readings) >= MAX_GRACE_READS:
             item.call.end(Stop.CALLER_LEFT)
             item.close()
             return
         item.deadline = _clock.elapsed() + item.seconds
         self._readings.append(item)
-
-    def _start(self, reading: Reading) -> bool:
         try:
-            threading.Thread(target=reading.read, name="lastchunk-grace-read", daemon=True).start()
-        except RuntimeError:  # no thread can be started: the interpreter is shutting down
-            return False
-        return True
+            threading.Thread(target=item.read, name="lastchunk-grace-read", daemon=True).start()
+        except RuntimeError:  # the interpreter is shutting down: this thread has nothing else to do
+            item.read()
 
     def _end_overdue(self) -> None:
         now = _clock.elapsed()

@@ -11,7 +11,7 @@ import socket
 import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from lastchunk.bookkeeper import MeteredCall
@@ -80,6 +80,7 @@ def _sync_stream_class(base: type) -> Any:
                 source, self._iterator, passage.call, grace_seconds, _own_socket(response)
             )
             self._closed = False
+            passage.call.hang_up = partial(_leave_at_exit, self._keeper, self._reading)
             self._dropped = weakref.finalize(self, _drop, self._keeper, self._reading)
             self._dropped.atexit = False
 
@@ -93,7 +94,8 @@ def _sync_stream_class(base: type) -> Any:
                 try:
                     piece = next(self._iterator, None)
                 except BaseException as error:  # `close` in another thread breaks this read, too
-                    passage.call.end(Stop.CALLER_LEFT if self._closed else stop_of(error))
+                    left = self._closed or self._reading.hung_up
+                    passage.call.end(Stop.CALLER_LEFT if left else stop_of(error))
                     raise
                 if piece is None:
                     break
@@ -131,6 +133,8 @@ def _async_stream_class(base: type) -> Any:
             self._grace_seconds = grace_seconds if loop is not None else 0.0
             self._closed = False
             self._connection = _own_socket(response) if loop is not None else None
+            if self._connection is not None:  # its loop is over when the process is
+                passage.call.hang_up = partial(shut_down, self._connection)
             self._reading: asyncio.Task[bytes | None] | None = None
             self._dropped = weakref.finalize(
                 self,
@@ -224,6 +228,12 @@ def _leave(keeper: Keeper, reading: Reading) -> bool:
         reading.call.end(Stop.CALLER_LEFT)
         return False
     return True
+
+
+def _leave_at_exit(keeper: Keeper, reading: Reading) -> None:
+    """A thread that is reading at this moment dies silently with its process: let it."""
+    if not getattr(reading.iterator, "gi_running", False):
+        _leave(keeper, reading)
 
 
 def _drop(keeper: Keeper, reading: Reading) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from typing import TypeAlias
 
 import sqlalchemy as sa
@@ -44,7 +44,7 @@ class LessonBook:
 
     def write(self, connection: sa.Connection, rows: Sequence[LessonRow]) -> None:
         learned = [
-            astuple(replace(row, bounded=int(row.bounded)))
+            [int(value) if isinstance(value, bool) else value for value in astuple(row)]
             for row in rows
             if isinstance(row, ResidualRow)
         ]

@@ -45,3 +45,11 @@ class Observation:
     observed_ms: int | None = None
     faults: tuple[str, ...] = ()
     """Our own troubles with this call, by name: each has cost it a basis."""
+
+    @property
+    def is_fully_reported(self) -> bool:
+        """The provider's final usage says input and output: nothing needs counting."""
+        told = self.reported
+        if told is None or not self.reported_is_final:
+            return False
+        return told.input_tokens is not None and told.output_tokens is not None

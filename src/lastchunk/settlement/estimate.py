@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from lastchunk.meter.ending import Ending
 from lastchunk.meter.observation import Observation
 from lastchunk.meter.phases import Phase
+from lastchunk.settlement.experience import Experience
 from lastchunk.settlement.facts import OpenCall
-from lastchunk.tokens.encodings import base_model
-from lastchunk.tokens.output import PARALLEL_SPREAD, count_output
+from lastchunk.settlement.learned_output import answer_count, is_finished
+from lastchunk.settlement.learned_reasoning import reasons_silently
+from lastchunk.tokens.output import PARALLEL_SPREAD
 from lastchunk.usage import Basis, Quantity
 
 UNDELIVERED_TOKENS = 16
@@ -41,11 +43,6 @@ HIDDEN_ROUNDING = 64
 
 CHARS_PER_TOKEN = 4
 
-_UNFINISHED_REASONS = {"length", "max_output_tokens", "max_messages", "incomplete", "steered"}
-"""Finish reasons of turns that were stopped, and so carry no end-of-turn tokens."""
-
-_SILENT_REASONERS = ("o1", "o3", "o4", "gpt-5")
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -68,10 +65,12 @@ def estimate_input(call: OpenCall, seen: Observation) -> Estimate:
     return Estimate(guess, reasons)
 
 
-def estimate_output(call: OpenCall, seen: Observation, ending: Ending) -> Estimate:
+def estimate_output(
+    call: OpenCall, seen: Observation, ending: Ending, experience: Experience
+) -> Estimate:
     """Output tokens of a call whose usage never came: what arrived, and what may be behind it."""
     reasons: list[str] = []
-    counted = _arrived(call, seen, reasons)
+    counted = _arrived(call, seen, experience, reasons)
     low, best, high, basis = counted.low, counted.best, counted.high, counted.basis
     if not call.request.stream and ending not in (Ending.COMPLETED, Ending.UPSTREAM_FAILED):
         return _unseen_answer(call, seen, reasons)
@@ -89,9 +88,10 @@ def estimate_output(call: OpenCall, seen: Observation, ending: Ending) -> Estima
         if seen.first_token_ms is None:
             basis = min(basis, Basis.ASSUMED)
             reasons.append("no_output_seen")
-    hidden = _hidden_reasoning(call, seen)
+    hidden = _hidden_reasoning(call, seen, experience)
     if hidden is not None:
-        best, high, basis = best + hidden[0], high + hidden[1], min(basis, Basis.BOUNDED)
+        low, best, high = low + hidden.low, best + hidden.best, high + hidden.high
+        basis = min(basis, Basis.BOUNDED)
         reasons.append("hidden_reasoning")
     if call.request.background:
         high = max(high, call.forecast.output_tokens.high)
@@ -100,36 +100,31 @@ def estimate_output(call: OpenCall, seen: Observation, ending: Ending) -> Estima
     return Estimate(Quantity(low, best, high, basis), tuple(reasons))
 
 
-def estimate_running(call: OpenCall, seen: Observation, reported: int, ending: Ending) -> Estimate:
+def estimate_running(
+    call: OpenCall, seen: Observation, reported: int, ending: Ending, experience: Experience
+) -> Estimate:
     """Output tokens where the provider's running usage stopped before the end."""
-    counted = _arrived(call, seen, [])
+    counted = _arrived(call, seen, experience, [])
     tail = _undelivered(call, seen, counted, ending)
     behind_report = max(reported, counted.high) + tail
     tokens = Quantity(reported, reported, behind_report, Basis.REPORTED_SO_FAR)
     return Estimate(tokens, ("running_usage", "undelivered_tail"))
 
 
-def _arrived(call: OpenCall, seen: Observation, reasons: list[str]) -> Quantity:
+def _arrived(
+    call: OpenCall, seen: Observation, experience: Experience, reasons: list[str]
+) -> Quantity:
     """What arrived, counted, with a finished turn's constants where the turn was finished."""
     request = call.request
     if seen.output is None:
         reasons.append("output_not_counted")
         return Quantity(0, seen.bytes // 64, seen.bytes, Basis.ASSUMED)
-    said_all = Phase.FINISHED <= seen.phase < Phase.FAILED
-    finished = said_all and seen.finish_reason not in _UNFINISHED_REASONS
-    counted = count_output(
-        seen.output,
-        model=seen.model_served or request.model,
-        dialect=request.dialect,
-        finished=finished,
-        tools_declared=request.tools_declared,
-        forced_call=request.tool_choice == "forced",
-        json_schema=request.json_schema,
-        tool_choice_none=request.tool_choice == "none",
-        azure=request.azure,
-        refusals=seen.refused_choices,
-        choices=max(1, seen.finished_choices),
-    )
+    finished = is_finished(seen)
+    upstream = any(reason.startswith("builtin_tool") for reason in seen.prompt_reasons)
+    counted = answer_count(request, seen, seen.output, tools_upstream=upstream)
+    if finished:
+        counted, corrections = experience.answer(request, seen, counted, tools_upstream=upstream)
+        reasons += corrections
     if not finished:  # how much of a call's opening and end is spent, and billed, is not known
         spread = seen.output.spread + (PARALLEL_SPREAD if seen.output.calls > 1 else 0)
         text_only = min(counted.low, max(0, seen.output.total - spread))
@@ -167,17 +162,21 @@ def _pace(seen: Observation, counted: Quantity, *, unknown: float) -> float:
     return unknown
 
 
-def _hidden_reasoning(call: OpenCall, seen: Observation) -> tuple[int, int] | None:
-    """Best and high of reasoning that is billed and never shown; None for other models."""
-    model = base_model(seen.model_served or call.request.model)
-    if not model.startswith(_SILENT_REASONERS) or "-chat" in model:
-        return None
+def _hidden_reasoning(call: OpenCall, seen: Observation, experience: Experience) -> Quantity | None:
+    """Reasoning that is billed and never shown; None for models that do not reason in silence.
+
+    The time to the first token, at the pace of this model's finished calls, else at a usual one.
+    """
+    model = seen.model_served or call.request.model
     thinking_ends = seen.first_token_ms or seen.observed_ms
     seconds = _seconds(call.opened_ms, thinking_ends)
+    learned = None if seen.reasoning_seen else experience.hidden_reasoning(model, seconds)
+    if learned is not None or not reasons_silently(model):
+        return learned
     steps = max(1, round(seconds * HIDDEN_TOKENS_PER_SECOND / HIDDEN_ROUNDING))
     high = max(HIDDEN_TOKENS_AT_LEAST_HIGH, int(seconds * HIDDEN_TOKENS_PER_SECOND_HIGH))
     best = steps * HIDDEN_ROUNDING
-    return best, max(best, high)
+    return Quantity(0, best, max(best, high), Basis.BOUNDED)
 
 
 def _within_ceiling(call: OpenCall, best: int, high: int) -> int:

@@ -32,6 +32,8 @@ SHORTEST_SECONDS = 0.05
 _STEPS = {Family.O_SERIES: 64, Family.GPT_5: 64}
 """Families that round reasoning down to a multiple (299 of 299 recordings); others are exact."""
 
+_SILENT = ("o1", "o3", "o4", "gpt-5")
+
 _WORK_SECONDS = 3600 * 24
 
 
@@ -44,6 +46,12 @@ class ReasoningRow:
     silent_ms: int
     reasoning_tokens: int
     seen_ms: int
+
+
+def reasons_silently(model: str) -> bool:
+    """Whether a model of this name is known to reason without showing it."""
+    name = base_model(model)
+    return name.startswith(_SILENT) and "-chat" not in name
 
 
 class ReasoningPaces:

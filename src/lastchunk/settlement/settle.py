@@ -8,11 +8,18 @@ from lastchunk.pricing.book import PriceBook
 from lastchunk.pricing.cost import Cost, costing
 from lastchunk.pricing.price import Price
 from lastchunk.settlement.estimate import estimate_input, estimate_output, estimate_running
+from lastchunk.settlement.experience import NOTHING_LEARNED, Experience
 from lastchunk.settlement.facts import Charge, OpenCall, Settlement
 from lastchunk.usage import USAGE_PARTS, Basis, Quantity, Usage
 
 
-def settle(call: OpenCall, seen: Observation, ending: Ending, book: PriceBook) -> Settlement:
+def settle(
+    call: OpenCall,
+    seen: Observation,
+    ending: Ending,
+    book: PriceBook,
+    experience: Experience = NOTHING_LEARNED,
+) -> Settlement:
     """The one account of a call. Pure: the same evidence gives the same settlement.
 
     A call that was refused or never sent used nothing, for which there is proof: it costs 0 and is
@@ -24,7 +31,7 @@ def settle(call: OpenCall, seen: Observation, ending: Ending, book: PriceBook) -
         return Settlement(
             call.call_id, ending, Usage(), Cost(0, 0, 0), nothing, None, (), seen, nothing_used=True
         )
-    usage, reasons = _usage(call, seen, ending)
+    usage, reasons = _usage(call, seen, ending, experience)
     price = find_price(call, seen, book)
     cost = None
     if price is not None:
@@ -55,7 +62,9 @@ def find_price(call: OpenCall, seen: Observation, book: PriceBook) -> Price | No
     return None
 
 
-def _usage(call: OpenCall, seen: Observation, ending: Ending) -> tuple[Usage, tuple[str, ...]]:
+def _usage(
+    call: OpenCall, seen: Observation, ending: Ending, experience: Experience
+) -> tuple[Usage, tuple[str, ...]]:
     parts: dict[str, Quantity | None] = {}
     reasons: tuple[str, ...] = ()
     basis = Basis.REPORTED if seen.reported_is_final else Basis.REPORTED_SO_FAR
@@ -69,10 +78,10 @@ def _usage(call: OpenCall, seen: Observation, ending: Ending) -> tuple[Usage, tu
         parts["input_tokens"], reasons = guess.tokens, reasons + guess.reasons
     output = parts.get("output_tokens")
     if output is None:
-        guess = estimate_output(call, seen, ending)
+        guess = estimate_output(call, seen, ending, experience)
         parts["output_tokens"], reasons = guess.tokens, reasons + guess.reasons
     elif basis is Basis.REPORTED_SO_FAR:
-        guess = estimate_running(call, seen, output.best, ending)
+        guess = estimate_running(call, seen, output.best, ending, experience)
         parts["output_tokens"], reasons = guess.tokens, reasons + guess.reasons
         for name in ("output_reasoning_tokens", "output_audio_tokens", "output_image_tokens"):
             parts.pop(name, None)  # parts of a total that went on growing

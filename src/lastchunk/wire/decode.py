@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -17,10 +18,8 @@ def decode_leniently(data: bytes, decode: Callable[[bytes], T], shape: type[T]) 
     """
     try:
         return decode(data)
-    except msgspec.ValidationError:
-        return _from_object(msgspec.json.decode(data), shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+        pass  # of another shape, or no JSON, or both: a shape is refused before the rest is read
     try:
         repaired = data.decode("utf-8", "replace").encode()
         return _from_object(msgspec.json.decode(repaired), shape)
@@ -41,17 +40,18 @@ def _from_object(found: object, shape: type[T]) -> T | None:
 
 
 def _converted(value: object, wanted: Any) -> Any:
-    """`value` as `wanted`; of a list, those items that fit; None where nothing does."""
+    """`value` as `wanted`; of objects and lists, what fits; None where nothing does."""
     try:
         return msgspec.convert(value, wanted, strict=False)
     except (msgspec.ValidationError, RecursionError):
         pass
-    if not isinstance(value, list):
-        return None
-    kept = []
-    for item in value:
-        try:
-            kept += msgspec.convert([item], wanted, strict=False)
-        except (msgspec.ValidationError, RecursionError):
-            continue
-    return kept
+    for kind in get_args(wanted) if isinstance(wanted, UnionType) else (wanted,):
+        if kind is msgspec.Raw:
+            return msgspec.Raw(msgspec.json.encode(value))
+        if isinstance(value, list) and get_origin(kind) is list:
+            (inner,) = get_args(kind)
+            items = [_converted(item, inner) for item in value]
+            return [item for item in items if item is not None]
+        if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+            return _from_object(value, kind)
+    return None

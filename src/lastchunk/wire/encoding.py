@@ -40,13 +40,24 @@ def can_decode(content_encoding: str | None) -> bool:
 
 
 class _Inflater:
-    """gzip and deflate (with or without its zlib header), several members in a row."""
+    """gzip and deflate (with or without its zlib header), several members in a row.
+
+    What follows a member and begins no other one is not part of the answer, and is left out.
+    """
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._first = True
+        self._head = b""
+        self._begun = False
+        self._members = 0
 
     def decode(self, piece: bytes) -> bytes:
+        if not self._begun:
+            self._head = piece = self._head + piece
+            if len(piece) < 2:  # two bytes tell whether there is a header
+                return b""
+            self._begun, self._head = True, b""
+            self._inflate = zlib.decompressobj(_window_of(piece))
         try:
             return self._decode(piece)
         except zlib.error as error:
@@ -58,17 +69,25 @@ class _Inflater:
             try:
                 plain += self._inflate.decompress(piece, MAX_INFLATED_BYTES - len(plain))
             except zlib.error:
-                if not self._first:
+                if not self._members:
                     raise
-                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-                plain += self._inflate.decompress(piece, MAX_INFLATED_BYTES)
-            self._first = False
+                return plain
             if self._inflate.unconsumed_tail or len(plain) >= MAX_INFLATED_BYTES:
                 raise UndecodableError(f"inflates to more than {MAX_INFLATED_BYTES} bytes")
             piece = self._inflate.unused_data if self._inflate.eof else b""
             if self._inflate.eof:
+                self._members += 1
                 self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         return plain
+
+
+def _window_of(head: bytes) -> int:
+    """zlib's word for the format that begins so: with a header, or deflate alone."""
+    try:
+        zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(head[:2])
+    except zlib.error:
+        return -zlib.MAX_WBITS
+    return zlib.MAX_WBITS | 32
 
 
 def _from_package(name: str) -> Decoder:

@@ -43,7 +43,8 @@ class UsageFrameHider:
             return data
         out: list[bytes] = []
         start = 0
-        for boundary in _BOUNDARY.finditer(data):
+        searched = max(0, len(self._held) - 3)  # the longest boundary is four bytes
+        for boundary in _BOUNDARY.finditer(data, searched):
             frame = data[start : boundary.end()]
             start = boundary.end()
             if self._passing or not _is_usage_frame(frame):

@@ -1,0 +1,116 @@
+"""All that finished calls have taught: what `settle` may lean on besides constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lastchunk.meter.observation import Observation
+from lastchunk.settlement.learned_output import (
+    answer_count,
+    is_finished,
+    runs_tools_upstream,
+    visible_output,
+)
+from lastchunk.settlement.learned_reasoning import ReasoningPaces, ReasoningRow, reasons_silently
+from lastchunk.settlement.residuals import ResidualRow, Residuals, Side
+from lastchunk.settlement.shape import answer_shape_of, family_of, shape_of
+from lastchunk.tokens.prompt import PromptCount
+from lastchunk.usage import Quantity
+from lastchunk.wire.prompt import Prompt
+from lastchunk.wire.request import CallRequest
+
+LessonRow = ResidualRow | ReasoningRow
+
+_ANY_EFFORT = ""
+"""The effort that was asked for is not among the stored facts of a request."""
+
+
+class Experience:
+    """Residuals by shape, and paces of hidden reasoning. Used by one thread; holds no content.
+
+    `key` keeps shapes from being guessed; without one nothing can be looked up or learned.
+    """
+
+    def __init__(
+        self,
+        key: bytes = b"",
+        residuals: Iterable[ResidualRow] = (),
+        paces: Iterable[ReasoningRow] = (),
+    ) -> None:
+        self._key = key
+        self._residuals = Residuals.from_rows(residuals)
+        self._paces = ReasoningPaces.from_rows(paces)
+
+    def prompt(
+        self, prompt: Prompt, request: CallRequest, model: str, counted: PromptCount
+    ) -> PromptCount:
+        """A counted prompt, corrected by finished calls of its shape or family."""
+        shape = shape_of(prompt, request, model, self._key)
+        family = family_of(model, request.dialect)
+        quantity, reasons = self._residuals.corrected(Side.PROMPT, shape, family, counted.quantity)
+        return PromptCount(quantity, (*counted.reasons, *reasons))
+
+    def answer(
+        self,
+        request: CallRequest,
+        seen: Observation,
+        counted: Quantity,
+        *,
+        tools_upstream: bool = False,
+    ) -> tuple[Quantity, tuple[str, ...]]:
+        """The count of an answer that came to its own end, corrected likewise."""
+        assert seen.output is not None
+        shape = self._answer_shape(request, seen, tools_upstream=tools_upstream)
+        family = family_of(seen.model_served or request.model, request.dialect)
+        return self._residuals.corrected(Side.OUTPUT, shape, family, counted)
+
+    def hidden_reasoning(self, model: str, silent_seconds: float) -> Quantity | None:
+        """Reasoning tokens of so many silent seconds; None where nothing was learned of it."""
+        return self._paces.hidden_reasoning(model, _ANY_EFFORT, silent_seconds)
+
+    def learn(
+        self,
+        request: CallRequest,
+        prompt: Prompt,
+        counted: PromptCount,
+        seen: Observation,
+        *,
+        silent_seconds: float | None,
+        seen_ms: int,
+    ) -> list[LessonRow]:
+        """Learns from a finished call with reported usage; the rows are what to store.
+
+        `counted` is the plain count, without corrections, and `seen` holds the counted output;
+        `silent_seconds` is the time to its first token, None where that says nothing.
+        """
+        assert seen.reported is not None
+        model = seen.model_served or request.model
+        family = family_of(model, request.dialect)
+        rows: list[LessonRow] = []
+        if seen.reported.input_tokens:
+            shape = shape_of(prompt, request, model, self._key)
+            truth = seen.reported.input_tokens
+            learn = self._residuals.learn
+            rows.append(learn(Side.PROMPT, shape, family, counted.quantity, truth, seen_ms))
+        visible = None if seen.output is None else visible_output(seen.reported, seen.output)
+        if visible and seen.output is not None and is_finished(seen):
+            upstream = runs_tools_upstream(prompt)
+            answer = answer_count(request, seen, seen.output, tools_upstream=upstream)
+            shape = self._answer_shape(request, seen, tools_upstream=upstream)
+            rows.append(self._residuals.learn(Side.OUTPUT, shape, family, answer, visible, seen_ms))
+        reasoning = seen.reported.output_reasoning_tokens
+        thinks = bool(reasoning) or reasons_silently(model)
+        if reasoning is not None and thinks and silent_seconds is not None:
+            learn_pace = self._paces.learn_reasoning
+            rows.append(learn_pace(model, _ANY_EFFORT, silent_seconds, reasoning, seen_ms))
+        return rows
+
+    def _answer_shape(
+        self, request: CallRequest, seen: Observation, *, tools_upstream: bool
+    ) -> str:
+        assert seen.output is not None
+        return answer_shape_of(request, seen, seen.output, self._key, tools_upstream=tools_upstream)
+
+
+NOTHING_LEARNED = Experience()
+"""A beginner's: constants only."""
