@@ -100,8 +100,8 @@ class OutputCounts:
     """Tokens of the text that arrived, by kind, without any content and without constants.
 
     Units are tokens of the model's vocabulary, summed over all choices. `call_tokens` is the text
-    of tool calls as the provider renders them (names and arguments); `calls` is how many there were,
-    and `call_name_tokens` the part of `call_tokens` that names the function of a single call.
+    of tool calls as the provider renders them (names and arguments); `calls` is how many there
+    were, and `call_name_tokens` the part of `call_tokens` that names the function of a single call.
     `spread` widens the interval to both sides where the text could not be counted exactly.
     """
 

@@ -6,7 +6,9 @@ import copy
 import json
 import random
 import re
+import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from cut_bodies import ALL, SEED, Body
@@ -23,6 +25,19 @@ PLACES_IN_A_RUN = 300
 """Cuts of one body in an ordinary run."""
 
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+
+
+@contextmanager
+def told_without_content(body: Body) -> Iterator[None]:
+    """An exception on a recording names the place and the recording, and quotes nothing of it."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename}:{place.lineno}"
+        raise AssertionError(f"{body!r}: {type(error).__name__} at {where}") from None
 
 
 def new_meter(body: Body) -> Meter:

@@ -257,3 +257,24 @@ def test_a_loop_that_is_thrown_away_under_a_grace_read_leaves_one_row(corner: Co
     assert row.settlement is not None
     assert row.settlement.ending == Ending.CALLER_LEFT
     grace._tasks.clear()
+
+
+def test_a_stream_closed_by_a_finalizer_in_the_middle_of_its_own_metering_is_no_deadlock(
+    corner: Corner,
+) -> None:
+    """A collection may run anywhere, also where this very call's lock is held by this thread."""
+    client = corner.client(STALLED)
+    with lastchunk.watch() as calls:
+        stream = client.chat.completions.create(**STREAMED)
+        read_to_finish(stream)
+
+    def close_in_lock() -> None:
+        with calls._calls[0]._lock:
+            stream.close()
+
+    closing = threading.Thread(target=close_in_lock, daemon=True)
+    closing.start()
+    closing.join(3)
+    assert not closing.is_alive()
+    assert calls.wait()
+    corner.row()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 
 import pytest
@@ -203,7 +204,7 @@ def test_when_it_is_read_does_not_matter(number, places):
     lazy, eager = new_meter(), new_meter()
     for meter in (lazy, eager):
         meter.headed(200, SSE, None)
-        for start, end in zip(marks, marks[1:], strict=False):
+        for start, end in itertools.pairwise(marks):
             meter.receive(body[start:end], 1)
             if meter is eager:
                 meter.read()

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import openai
 import pytest
-
-pytest.register_assert_rewrite("story_judge")
-
 from story import Story
 from story_judge import Play
 from story_pure import play_pure
@@ -65,7 +62,10 @@ def async_stage(scenery: Scenery, in_process: Path) -> Iterator[Stage]:
 def gateway_stage(scenery: Scenery, ledgers: Path) -> Iterator[Stage]:
     ledger = ledgers / "gateway.db"
     upstreams = scenery.sim.url, scenery.tape.url
-    with running_gateway(upstreams[0], ledger) as sim, running_gateway(upstreams[1], ledger) as tape:
+    with (
+        running_gateway(upstreams[0], ledger) as sim,
+        running_gateway(upstreams[1], ledger) as tape,
+    ):
         client = openai.OpenAI(api_key=KEY, base_url=sim)
         stage = GatewayStage(
             "gateway", scenery, ledger, Clients(client, client.with_options(base_url=tape))

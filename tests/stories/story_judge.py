@@ -48,7 +48,7 @@ def body_of(story: Story, **when: int) -> bytes:
 
 
 def objects_for_caller(story: Story, body: bytes) -> list[Json]:
-    """What a client of the bare provider is given of this body, were only the caller's wish heard."""
+    """What a client of the bare provider is given of this body, if only its wish is heard."""
     if not story.streamed:
         return [json.loads(body)]
     blocks = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n\n")
@@ -144,6 +144,7 @@ def _judge_view(story: Story, play: Play) -> None:
     wanted = objects_for_caller(story, body_of(story, number=bill.call, created=int(bill.at)))
     if story.error is not None:  # the chunk that holds an error is raised, not given
         wanted = [chunk for chunk in wanted if not chunk.get("error")]
+    assert len(play.got) <= len(wanted), "the caller was given more than it would have been"
     _assert_same_objects(play.got, wanted[: len(play.got)])
     if story.sees_all:
         assert len(play.got) == len(wanted)
@@ -154,4 +155,4 @@ def _assert_same_objects(got: Sequence[Json], wanted: Sequence[Json]) -> None:
         assert mine == theirs, f"object {number} is not what the provider sent"
 
 
-__all__ = ["ASKING_REFUSED", "Account", "Play", "judge", "body_of", "objects_for_caller", "told_by"]
+__all__ = ["ASKING_REFUSED", "Account", "Play", "body_of", "judge", "objects_for_caller", "told_by"]

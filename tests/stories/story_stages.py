@@ -266,8 +266,7 @@ def running_gateway(upstream: str, ledger: Path, **options: Any) -> Iterator[str
         async with Gateway(made, bookkeeper) as gateway:
             told["url"] = gateway.url
             started.set()
-            while not stop.is_set():
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(stop.wait)
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), name="gateway")
     thread.start()

@@ -41,7 +41,13 @@ CUT_OFF = (
     cut("a_clean_close_in_gzip", "fin", trap="W28", script={"gzip": "forced"}),
     cut("the_body_is_not_whole", "eof", error=NO_ANSWER),
     cut("the_body_of_a_response_is_not_whole", "eof", request=RESPONSES, error=NO_ANSWER),
-    cut("the_body_in_gzip_is_not_whole", "eof", trap="W28", script={"gzip": "forced"}, error=NO_ANSWER),
+    cut(
+        "the_body_in_gzip_is_not_whole",
+        "eof",
+        trap="W28",
+        script={"gzip": "forced"},
+        error=NO_ANSWER,
+    ),
     cut("a_reset", "rst", error=NO_ANSWER, sees_all=False),
     cut("a_reset_of_a_response", "rst", request=RESPONSES, error=NO_ANSWER, sees_all=False),
     cut("a_reset_in_mid_frame", "rst", "mid_frame", error=NO_ANSWER, sees_all=False),
@@ -55,7 +61,14 @@ def test_a_stream_without_its_terminator_is_cut(story, stage, play):
 
 
 ENDED = (
-    cut("a_reset_after_usage", "rst", "after_usage", rows=(REPORTED,), error=NO_ANSWER, sees_all=False),
+    cut(
+        "a_reset_after_usage",
+        "rst",
+        "after_usage",
+        rows=(REPORTED,),
+        error=NO_ANSWER,
+        sees_all=False,
+    ),
     cut("a_close_after_usage", "fin", "after_usage", rows=(REPORTED,)),
     cut("no_done_after_usage", "no_done", rows=(REPORTED,)),
     cut("no_done_of_a_completion", "no_done", request=COMPLETIONS, rows=(REPORTED,)),
@@ -69,11 +82,32 @@ def test_a_break_after_usage_costs_nothing(story, stage, play):
 
 FAILURES = (
     cut("in_mid_stream", "error_event", trap="W10", rows=(FAILED,), error="APIError"),
-    cut("for_one_who_asked_for_usage", "error_event", request=asking(CHAT), trap="W10", rows=(FAILED,), error="APIError"),
-    cut("of_a_completion", "error_event", request=COMPLETIONS, trap="W10", rows=(FAILED,), error="APIError"),
+    cut(
+        "for_one_who_asked_for_usage",
+        "error_event",
+        request=asking(CHAT),
+        trap="W10",
+        rows=(FAILED,),
+        error="APIError",
+    ),
+    cut(
+        "of_a_completion",
+        "error_event",
+        request=COMPLETIONS,
+        trap="W10",
+        rows=(FAILED,),
+        error="APIError",
+    ),
     cut("error_event_of_a_response", "error_event", request=RESPONSES, trap="W10", rows=(FAILED,)),
     cut("response_failed", "response_failed", request=RESPONSES, trap="W10", rows=(FAILED,)),
-    cut("in_crlf", "error_event", trap="W10", rows=(FAILED,), script={"framing": "crlf"}, error="APIError"),
+    cut(
+        "in_crlf",
+        "error_event",
+        trap="W10",
+        rows=(FAILED,),
+        script={"framing": "crlf"},
+        error="APIError",
+    ),
 )
 
 
@@ -89,9 +123,30 @@ def test_an_error_in_a_stream_of_status_200_is_a_failure(story, stage, play):
 
 REFUSALS = (
     cut("too_many_requests", "http_429", rows=(REFUSED,), stages=SOCKETS, error="RateLimitError"),
-    Story("no_such_model", "", {**CHAT, "model": "missing-model"}, rows=(REFUSED,), stages=SOCKETS, error="NotFoundError"),
-    Story("no_such_model_in_one_piece", "", plain({**CHAT, "model": "missing-model"}), rows=(REFUSED,), stages=SOCKETS, error="NotFoundError"),
-    cut("of_a_response", "http_429", request=RESPONSES, rows=(REFUSED,), stages=SOCKETS, error="RateLimitError"),
+    Story(
+        "no_such_model",
+        "",
+        {**CHAT, "model": "missing-model"},
+        rows=(REFUSED,),
+        stages=SOCKETS,
+        error="NotFoundError",
+    ),
+    Story(
+        "no_such_model_in_one_piece",
+        "",
+        plain({**CHAT, "model": "missing-model"}),
+        rows=(REFUSED,),
+        stages=SOCKETS,
+        error="NotFoundError",
+    ),
+    cut(
+        "of_a_response",
+        "http_429",
+        request=RESPONSES,
+        rows=(REFUSED,),
+        stages=SOCKETS,
+        error="RateLimitError",
+    ),
 )
 
 
@@ -106,7 +161,14 @@ SERVER_ERROR = Row(Ending.UPSTREAM_FAILED, Basis.BOUNDED)
 @pytest.mark.parametrize("stage", SOCKETS)
 @pytest.mark.parametrize("request_", [CHAT, RESPONSES, COMPLETIONS, plain(CHAT)])
 def test_a_server_error_is_settled_and_may_have_cost_something(request_, stage, play):
-    story = Story("http_500", "", request_, broken("http_500"), rows=(SERVER_ERROR,), error="InternalServerError")
+    story = Story(
+        "http_500",
+        "",
+        request_,
+        broken("http_500"),
+        rows=(SERVER_ERROR,),
+        error="InternalServerError",
+    )
     played_out = play(story, stage)
     judge(story, stage, played_out)
     usage = played_out.accounts[0].settlement.usage

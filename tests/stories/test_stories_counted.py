@@ -25,6 +25,8 @@ from story_judge import judge
 from lastchunk.meter.ending import Ending
 from lastchunk.usage import Basis
 
+UNHEARD_OF = {**CHAT, "model": "totally-unknown-1"}
+COMPLETED_BOUNDED = Row(Ending.COMPLETED, Basis.BOUNDED)
 FUNCTIONS = {**CHAT, "functions": [TOOLS["tools"][0]["function"]]}
 
 
@@ -83,8 +85,8 @@ SHAPES = (
     cut("several_tokens_a_chunk", "W18", tokens_per_chunk=5),
     whole("several_tokens_a_chunk", "W18", tokens_per_chunk=7),
     cut("padding", "W19", obfuscation=True),
-    cut("an_unknown_model", "W30", {**CHAT, "model": "totally-unknown-1"}),
-    whole("an_unknown_model", "W30", {**CHAT, "model": "totally-unknown-1"}),
+    cut("an_unknown_model", "W30", UNHEARD_OF, rows=(LEFT_BOUNDED,)),
+    whole("an_unknown_model", "W30", UNHEARD_OF, rows=(COMPLETED_BOUNDED,)),
     cut(
         "special_tokens_in_the_prompt",
         "W30",

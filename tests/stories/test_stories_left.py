@@ -36,7 +36,13 @@ COUNTED = (
     left("a_response_dropped", "W25", Leave.DROP, request=RESPONSES, stages=SOCKETS),
     left("an_exception_in_the_with_block", "W26", Leave.RAISE, stages=SOCKETS),
     left("task_cancelled", "W26", Leave.CANCEL, stages=("async",)),
-    left("a_response_whose_task_is_cancelled", "W26", Leave.CANCEL, request=RESPONSES, stages=("async",)),
+    left(
+        "a_response_whose_task_is_cancelled",
+        "W26",
+        Leave.CANCEL,
+        request=RESPONSES,
+        stages=("async",),
+    ),
     left("over_its_deadline", "W26", Leave.DEADLINE, stages=("async",)),
     left("in_the_middle_of_a_frame", "W14", Leave.CLOSE, stalled("mid_frame")),
     left("after_one_token", "W18", Leave.CLOSE, stalled("tokens:1")),
@@ -49,7 +55,13 @@ COUNTED = (
     left("finished_but_usage_never_comes", "W23", Leave.CLOSE, stalled("after_finish")),
     left("finished_and_cancelled", "W23", Leave.CANCEL, stalled("after_finish"), stages=("async",)),
     left("a_completion_finished", "W23", Leave.CLOSE, stalled("after_finish"), COMPLETIONS),
-    left("a_response_all_but_its_terminal_event", "W23", Leave.CLOSE, stalled("after_finish"), RESPONSES),
+    left(
+        "a_response_all_but_its_terminal_event",
+        "W23",
+        Leave.CLOSE,
+        stalled("after_finish"),
+        RESPONSES,
+    ),
 )
 
 
@@ -63,9 +75,29 @@ CONCLUDED = (
     Story("after_the_usage_it_asked_for", "W12", asking(CHAT), stalled("after_usage"), Leave.CLOSE),
     Story("after_done", "W12", script=stalled("after_done"), leave=Leave.CLOSE),
     Story("after_a_terminal_event", "W12", RESPONSES, stalled("after_done"), Leave.CLOSE),
-    Story("cancelled_after_the_usage_frame", "W12", script=stalled("after_usage"), leave=Leave.CANCEL, stages=("async",)),
-    Story("dropped_after_the_usage_frame", "W12", asking(CHAT), stalled("after_usage"), Leave.DROP, stages=SOCKETS),
-    Story("dropped_after_a_terminal_event", "W12", RESPONSES, stalled("after_usage"), Leave.DROP, stages=SOCKETS),
+    Story(
+        "cancelled_after_the_usage_frame",
+        "W12",
+        script=stalled("after_usage"),
+        leave=Leave.CANCEL,
+        stages=("async",),
+    ),
+    Story(
+        "dropped_after_the_usage_frame",
+        "W12",
+        asking(CHAT),
+        stalled("after_usage"),
+        Leave.DROP,
+        stages=SOCKETS,
+    ),
+    Story(
+        "dropped_after_a_terminal_event",
+        "W12",
+        RESPONSES,
+        stalled("after_usage"),
+        Leave.DROP,
+        stages=SOCKETS,
+    ),
     Story(
         "usage_on_the_finish_chunk_and_no_more",
         "W4",
@@ -82,9 +114,23 @@ def test_who_leaves_after_the_end_was_seen_has_completed(story, stage, play):
 
 
 UNSEEN = (
-    left("never_iterated", "W25", Leave.NEVER, stalled("headers"), rows=(LEFT_ASSUMED,), stages=IN_PROCESS),
+    left(
+        "never_iterated",
+        "W25",
+        Leave.NEVER,
+        stalled("headers"),
+        rows=(LEFT_ASSUMED,),
+        stages=IN_PROCESS,
+    ),
     left("before_any_byte", "W17", Leave.CLOSE, stalled("headers"), rows=(LEFT_ASSUMED,)),
-    left("a_response_before_any_token", "W17", Leave.CLOSE, stalled(900), RESPONSES, rows=(LEFT_ASSUMED,)),
+    left(
+        "a_response_before_any_token",
+        "W17",
+        Leave.CLOSE,
+        stalled(900),
+        RESPONSES,
+        rows=(LEFT_ASSUMED,),
+    ),
 )
 
 
@@ -98,8 +144,23 @@ def test_a_call_of_which_no_token_was_seen_is_not_free(story, stage, play):
 
 
 SILENT = (
-    left("chat", "W11", Leave.TIMEOUT, rows=(TIMED_OUT,), on={"gateway": (LEFT,)}, error="APITimeoutError"),
-    left("response", "W11", Leave.TIMEOUT, request=RESPONSES, rows=(TIMED_OUT,), on={"gateway": (LEFT,)}, error="APITimeoutError"),
+    left(
+        "chat",
+        "W11",
+        Leave.TIMEOUT,
+        rows=(TIMED_OUT,),
+        on={"gateway": (LEFT,)},
+        error="APITimeoutError",
+    ),
+    left(
+        "response",
+        "W11",
+        Leave.TIMEOUT,
+        request=RESPONSES,
+        rows=(TIMED_OUT,),
+        on={"gateway": (LEFT,)},
+        error="APITimeoutError",
+    ),
 )
 
 

@@ -22,6 +22,7 @@ from story_judge import judge
 from lastchunk.simulator import Script
 from lastchunk.usage import Quantity
 
+
 def reported(claim: str, trap: str, script: Script, **fields: object) -> Story:
     return Story(claim, trap, script=script, **fields)
 

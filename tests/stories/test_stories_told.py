@@ -84,7 +84,9 @@ def no_type(rendered: Rendered) -> Tape:
 
 
 def told(claim: str, trap: str, retold, request=CHAT, leave=Leave.AT_END, **fields) -> Story:
-    return Story(claim, trap, request, fields.pop("script", Script()), leave, retold=retold, **fields)
+    return Story(
+        claim, trap, request, fields.pop("script", Script()), leave, retold=retold, **fields
+    )
 
 
 GRACE = (
@@ -146,5 +148,3 @@ def test_an_error_in_any_shape_is_a_failure(story, stage, play):
     settlement = play(story, stage).accounts[0].settlement
     assert settlement.ending is FAILED.ending
     assert settlement.usage.output_tokens.basis is FAILED.basis
-
-

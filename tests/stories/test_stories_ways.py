@@ -258,13 +258,15 @@ def test_what_only_looks_at_a_response_is_no_call(stage, request):
         lambda: responses.input_tokens.count(model="gpt-4o", input="x"),
     )
 
+    async def answered(ask) -> None:
+        answer = ask()
+        if stage.name == "async":
+            await answer
+
     async def look() -> None:
-        for asking_ in looking:
-            with pytest.raises(openai.NotFoundError), lastchunk.label(story=tag):
-                answer = asking_()
-                if stage.name == "async":
-                    await answer
+        for ask in looking:
+            with lastchunk.label(story=tag), pytest.raises(openai.NotFoundError):
+                await answered(ask)
 
     asyncio.run(look()) if stage.name != "async" else stage._runner.run(look())
     assert stage.accounts(tag, 0) == []
-

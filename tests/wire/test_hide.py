@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -41,8 +42,6 @@ def framed(frame: bytes, newline: bytes) -> bytes:
     return frame.replace(b"\n", newline) + 2 * newline
 
 
-
-
 @given(
     st.lists(st.sampled_from((*USAGE, *OTHERS)), max_size=12),
     st.sampled_from(NEWLINES),
@@ -53,7 +52,7 @@ def test_exactly_the_usage_frames_are_taken_out(frames, newline, places):
     body = b"".join(framed(frame, newline) for frame in frames)
     wanted = b"".join(framed(frame, newline) for frame in frames if frame not in USAGE)
     marks = sorted({min(place, len(body)) for place in places} | {0, len(body)})
-    pieces = [body[a:b] for a, b in zip(marks, marks[1:], strict=False)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(marks)]
     assert hidden([body]) == wanted
     assert hidden(pieces) == wanted
     assert hidden([body[i : i + 1] for i in range(len(body))]) == wanted

@@ -80,7 +80,10 @@ def delta(**fields: object) -> dict:
         (delta(content="hi"), [TextArrived(1, TextKind.CONTENT, "hi")]),
         (delta(content="", role="assistant"), []),
         (delta(refusal="no"), [TextArrived(1, TextKind.REFUSAL, "no")]),
-        (delta(audio={"transcript": "ah", "data": "UklG"}), [TextArrived(1, TextKind.TRANSCRIPT, "ah")]),
+        (
+            delta(audio={"transcript": "ah", "data": "UklG"}),
+            [TextArrived(1, TextKind.TRANSCRIPT, "ah")],
+        ),
         (delta(reasoning_content="hm"), [ReasoningArrived(1, "hm")]),
         (delta(reasoning="hm"), [ReasoningArrived(1, "hm")]),
         (delta(reasoning_text="hm"), [ReasoningArrived(1, "hm")]),
@@ -190,7 +193,11 @@ def test_every_delta_of_responses_is_output_or_is_known_not_to_be(kind, event):
 
 def test_an_items_text_is_taken_only_where_no_delta_brought_it():
     item = {"type": "function_call", "name": "f", "arguments": "{}"}
-    added = {"type": "response.output_item.added", "output_index": 0, "item": {**item, "arguments": ""}}
+    added = {
+        "type": "response.output_item.added",
+        "output_index": 0,
+        "item": {**item, "arguments": ""},
+    }
     told = {"type": "response.function_call_arguments.delta", "output_index": 0, "delta": "{}"}
     done = {"type": "response.output_item.done", "output_index": 0, "item": item}
     name, text = ToolTextArrived(0, 0, "f", ""), ToolTextArrived(0, 0, "", "{}")

@@ -104,7 +104,8 @@ def test_what_cannot_be_asked_safely_is_not_asked(raw):
     ("raw", "asked"),
     [
         (
-            rb'{"stream":true,"messages":[{"content":"\"stream_options\": null"}],"stream_options": null}',
+            rb'{"stream":true,"messages":[{"content":"\"stream_options\": null"}],'
+            rb'"stream_options": null}',
             rb'{"stream":true,"messages":[{"content":"\"stream_options\": null"}],'
             rb'"stream_options":{"include_usage":true}}',
         ),
@@ -116,7 +117,10 @@ def test_what_cannot_be_asked_safely_is_not_asked(raw):
             b'{"stream":true,"a":{"include_usage":false},"stream_options":{"include_usage":false}}',
             b'{"stream":true,"a":{"include_usage":false},"stream_options":{"include_usage":true}}',
         ),
-        (b'{"stream":true,"a":"}"} \n', b'{"stream":true,"a":"}","stream_options":{"include_usage":true}} \n'),
+        (
+            b'{"stream":true,"a":"}"} \n',
+            b'{"stream":true,"a":"}","stream_options":{"include_usage":true}} \n',
+        ),
     ],
 )
 def test_the_option_is_added_at_the_top_and_nowhere_else(raw, asked):

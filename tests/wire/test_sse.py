@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def read(pieces: list[bytes]) -> list[Frame | Oversized]:
 
 def cut(body: bytes, places: list[int]) -> list[bytes]:
     marks = sorted({min(place, len(body)) for place in places} | {0, len(body)})
-    return [body[start:end] for start, end in zip(marks, marks[1:], strict=False)]
+    return [body[start:end] for start, end in itertools.pairwise(marks)]
 
 
 @given(BODIES, st.lists(st.integers(0, 400), max_size=12), st.booleans())

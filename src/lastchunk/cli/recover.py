@@ -12,6 +12,7 @@ from lastchunk.money import format_usd
 from lastchunk.pricing.book import PriceBook
 from lastchunk.recovery import recover as recover_calls
 from lastchunk.settings import load_settings
+from lastchunk.startup import recall
 
 
 @click.command()
@@ -27,7 +28,9 @@ def recover(ledger: str | None, prices: Path | None) -> None:
     clock = SystemClock()
     recovered = 0
     with Ledger.open(settings.ledger, clock=clock) as opened:
-        for settlement in recover_calls(opened, PriceBook.load(settings.prices), clock):
+        for settlement in recover_calls(
+            opened, PriceBook.load(settings.prices), clock, recall(opened)
+        ):
             recovered += 1
             cost = format_usd(settlement.cost.best if settlement.cost else None)
             click.echo(f"{settlement.call_id}  {settlement.ending}  about {cost}")

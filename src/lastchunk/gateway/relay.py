@@ -13,7 +13,7 @@ from aiohttp import web
 from yarl import URL
 
 from lastchunk.asking import UsageAsking, is_refusal_to_tell
-from lastchunk.bookkeeper import Bookkeeper, Caller, MeteredCall
+from lastchunk.bookkeeper import Bookkeeper, Caller
 from lastchunk.gateway import headers as through
 from lastchunk.gateway.passing import cut, pass_on, pass_websocket
 from lastchunk.gateway.refusals import (
@@ -26,6 +26,7 @@ from lastchunk.gateway.refusals import (
 from lastchunk.gateway.upstream import BROKE, Upstream, arrived
 from lastchunk.gateway.websockets import is_websocket
 from lastchunk.meter.ending import Stop
+from lastchunk.metered_call import MeteredCall
 from lastchunk.wire.dialect import Dialect, dialect_of
 from lastchunk.wire.encoding import Decoder, UndecodableError, can_decode, decoder_for
 from lastchunk.wire.hide import UsageFrameHider

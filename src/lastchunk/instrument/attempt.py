@@ -12,11 +12,12 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-from lastchunk.bookkeeper import Bookkeeper, MeteredCall
+from lastchunk.bookkeeper import Bookkeeper
 from lastchunk.errors import LastchunkError
 from lastchunk.instrument.labels import current_caller, tell_watches
 from lastchunk.instrument.process import asking, bookkeeper_for
 from lastchunk.meter.ending import Stop
+from lastchunk.metered_call import MeteredCall
 from lastchunk.settings import Settings
 from lastchunk.settlement.facts import Settlement
 from lastchunk.wire.dialect import dialect_of

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from lastchunk.bookkeeper import MeteredCall
 from lastchunk.clock import SystemClock
 from lastchunk.meter.ending import Stop
+from lastchunk.metered_call import MeteredCall
 
 MAX_GRACE_READS = 64
 """Grace reads at once in a process. Beyond it a call is counted instead of read to its end."""

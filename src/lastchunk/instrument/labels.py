@@ -10,7 +10,8 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Self, TypeVar, overload
 
-from lastchunk.bookkeeper import Caller, MeteredCall
+from lastchunk.bookkeeper import Caller
+from lastchunk.metered_call import MeteredCall
 from lastchunk.settlement.facts import Settlement
 
 T = TypeVar("T")

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lastchunk.asking import is_refusal_to_tell
-from lastchunk.bookkeeper import MeteredCall
 from lastchunk.instrument.attempt import (
     CALL_ID_HEADER,
     Attempt,
@@ -17,6 +16,7 @@ from lastchunk.instrument.attempt import (
 )
 from lastchunk.instrument.streams import Passage, metered_stream
 from lastchunk.meter.ending import Stop
+from lastchunk.metered_call import MeteredCall
 from lastchunk.wire.encoding import Decoder, UndecodableError, decoder_for
 from lastchunk.wire.hide import UsageFrameHider
 

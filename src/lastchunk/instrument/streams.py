@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache, partial
 from typing import Any
 
-from lastchunk.bookkeeper import MeteredCall
 from lastchunk.instrument.attempt import stop_of
 from lastchunk.instrument.grace import (
     ARRIVED_SECONDS,
@@ -27,6 +26,7 @@ from lastchunk.instrument.grace import (
     shut_down,
 )
 from lastchunk.meter.ending import Stop
+from lastchunk.metered_call import MeteredCall
 from lastchunk.wire.encoding import Decoder, UndecodableError
 from lastchunk.wire.hide import UsageFrameHider
 

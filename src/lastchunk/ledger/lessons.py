@@ -17,7 +17,7 @@ from lastchunk.ledger.tables import reasoning_paces, residuals, shape_keys
 from lastchunk.settlement.learned_reasoning import ReasoningRow
 from lastchunk.settlement.residuals import ResidualRow, Side
 
-KEPT = 20_000
+KEPT = 5_000
 """Rows of each kind that are kept, the latest: more than a counter in memory remembers."""
 
 _RESIDUAL = tuple(field.name for field in fields(ResidualRow))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lastchunk.meter.observation import Observation
 from lastchunk.settlement.learned_output import (
@@ -25,6 +26,17 @@ _ANY_EFFORT = ""
 """The effort that was asked for is not among the stored facts of a request."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownPrompt:
+    """A prompt's count without its content: plain, and corrected by what was learned."""
+
+    shape: str
+    plain: Quantity
+    quantity: Quantity
+    reasons: tuple[str, ...]
+    tools_upstream: bool
+
+
 class Experience:
     """Residuals by shape, and paces of hidden reasoning. Used by one thread; holds no content.
 
@@ -43,12 +55,18 @@ class Experience:
 
     def prompt(
         self, prompt: Prompt, request: CallRequest, model: str, counted: PromptCount
-    ) -> PromptCount:
+    ) -> KnownPrompt:
         """A counted prompt, corrected by finished calls of its shape or family."""
         shape = shape_of(prompt, request, model, self._key)
         family = family_of(model, request.dialect)
         quantity, reasons = self._residuals.corrected(Side.PROMPT, shape, family, counted.quantity)
-        return PromptCount(quantity, (*counted.reasons, *reasons))
+        return KnownPrompt(
+            shape=shape,
+            plain=counted.quantity,
+            quantity=quantity,
+            reasons=(*counted.reasons, *reasons),
+            tools_upstream=runs_tools_upstream(prompt),
+        )
 
     def answer(
         self,
@@ -71,8 +89,7 @@ class Experience:
     def learn(
         self,
         request: CallRequest,
-        prompt: Prompt,
-        counted: PromptCount,
+        prompt: KnownPrompt,
         seen: Observation,
         *,
         silent_seconds: float | None,
@@ -80,24 +97,22 @@ class Experience:
     ) -> list[LessonRow]:
         """Learns from a finished call with reported usage; the rows are what to store.
 
-        `counted` is the plain count, without corrections, and `seen` holds the counted output;
-        `silent_seconds` is the time to its first token, None where that says nothing.
+        `seen` holds the counted output; `silent_seconds` is the time to its first token, None where
+        that says nothing.
         """
         assert seen.reported is not None
         model = seen.model_served or request.model
         family = family_of(model, request.dialect)
+        learn = self._residuals.learn
         rows: list[LessonRow] = []
-        if seen.reported.input_tokens:
-            shape = shape_of(prompt, request, model, self._key)
-            truth = seen.reported.input_tokens
-            learn = self._residuals.learn
-            rows.append(learn(Side.PROMPT, shape, family, counted.quantity, truth, seen_ms))
+        if truth := seen.reported.input_tokens:
+            rows.append(learn(Side.PROMPT, prompt.shape, family, prompt.plain, truth, seen_ms))
         visible = None if seen.output is None else visible_output(seen.reported, seen.output)
         if visible and seen.output is not None and is_finished(seen):
-            upstream = runs_tools_upstream(prompt)
+            upstream = prompt.tools_upstream
             answer = answer_count(request, seen, seen.output, tools_upstream=upstream)
             shape = self._answer_shape(request, seen, tools_upstream=upstream)
-            rows.append(self._residuals.learn(Side.OUTPUT, shape, family, answer, visible, seen_ms))
+            rows.append(learn(Side.OUTPUT, shape, family, answer, visible, seen_ms))
         reasoning = seen.reported.output_reasoning_tokens
         thinks = bool(reasoning) or reasons_silently(model)
         if reasoning is not None and thinks and silent_seconds is not None:

@@ -38,7 +38,7 @@ class UsageFrameHider:
     def feed(self, piece: bytes) -> bytes:
         """What may be passed on now."""
         data = self._held + piece if self._held else piece
-        if data.endswith(b"\n\n") and b'"usage"' not in data:
+        if data.endswith(b"\n\n") and not (_NO_CHOICES.search(data) and _USAGE.search(data)):
             self._held, self._passing = b"", False
             return data
         out: list[bytes] = []
