@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,30 @@ from benchmarks.results import Compared, compare
 from lastchunk.instrument.process import bookkeeper_for
 from lastchunk.settings import load_settings
 
-STREAMS, TOKENS, ROUNDS = 8, 400, 9
+STREAMS, TOKENS, ROUNDS = 6, 400, 11
 ASK: dict[str, Any] = {
     "model": MODEL,
     "stream": True,
     "messages": [{"role": "user", "content": "Tell me about the harbour at dawn. " * 20}],
     "extra_headers": {"x-bench": f"{TOKENS},0"},
 }
+USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a stream is asked for, and after how many chunks it is left."""
+
+    what: str
+    asked: dict[str, Any]
+    limit: int | None = None
+
+
+CASES = (
+    Case("usage asked for by the caller", ASK | USAGE),
+    Case("usage hidden", ASK),
+    Case("cut after 200 chunks", ASK | USAGE, TOKENS // 2),
+)
 
 
 def measure() -> list[Compared]:
@@ -33,7 +50,7 @@ def measure() -> list[Compared]:
         ledger = str(Path(folder) / "ledger.db")
         url = f"http://127.0.0.1:{port}/v1"
         settle = _settler(ledger)
-        rows = [_sync(url, ledger, settle), *asyncio.run(_async(url, ledger, settle))]
+        rows = _sync(url, ledger, settle) + asyncio.run(_async(url, ledger, settle))
         lastchunk.close()
     return rows
 
@@ -49,49 +66,52 @@ def _settler(ledger: str) -> Callable[[], None]:
     return settle
 
 
-def _sync(url: str, ledger: str, settle: Callable[[], None]) -> Compared:
+def _sync(url: str, ledger: str, settle: Callable[[], None]) -> list[Compared]:
     plain = openai.OpenAI(base_url=url, api_key="sk")
     metered = lastchunk.instrument(openai.OpenAI(base_url=url, api_key="sk"), ledger=ledger)
 
-    def run(client: openai.OpenAI) -> float:
+    def run(client: openai.OpenAI, asked: dict[str, Any]) -> float:
         began, chunks = time.process_time(), 0
         for _ in range(STREAMS):
-            for _ in client.chat.completions.create(**ASK):
+            for _ in client.chat.completions.create(**asked):
                 chunks += 1
         settle()
         return (time.process_time() - began) / chunks * 1e6
 
-    run(plain), run(metered)
-    pairs = [(run(plain), run(metered)) for _ in range(ROUNDS)]
-    return compare("openai, sync, read to the end", "chunk", *map(list, zip(*pairs, strict=True)))
+    rows = []
+    for what, asked in (("usage asked for by the caller", ASK | USAGE), ("usage hidden", ASK)):
+        run(plain, asked), run(metered, asked)
+        pairs = [(run(plain, asked), run(metered, asked)) for _ in range(ROUNDS)]
+        columns = map(list, zip(*pairs, strict=True))
+        rows.append(compare(f"openai, sync, {what}", "chunk", *columns))
+    return rows
 
 
 async def _async(url: str, ledger: str, settle: Callable[[], None]) -> list[Compared]:
     plain = openai.AsyncOpenAI(base_url=url, api_key="sk")
     metered = lastchunk.instrument(openai.AsyncOpenAI(base_url=url, api_key="sk"), ledger=ledger)
 
-    async def read(client: openai.AsyncOpenAI, limit: int | None) -> int:
+    async def read(client: openai.AsyncOpenAI, case: Case) -> int:
         chunks = 0
-        async with await client.chat.completions.create(**ASK) as stream:
+        async with await client.chat.completions.create(**case.asked) as stream:
             async for _ in stream:
                 chunks += 1
-                if chunks == limit:
+                if chunks == case.limit:
                     break
         return chunks
 
-    async def run(client: openai.AsyncOpenAI, limit: int | None = None) -> float:
+    async def run(client: openai.AsyncOpenAI, case: Case) -> float:
         began = time.process_time()
-        chunks = sum(await asyncio.gather(*(read(client, limit) for _ in range(STREAMS))))
+        chunks = sum(await asyncio.gather(*(read(client, case) for _ in range(STREAMS))))
         settle()
         return (time.process_time() - began) / chunks * 1e6
 
     rows = []
-    for what, limit in (("read to the end", None), ("cut after 200 chunks", TOKENS // 2)):
-        await run(plain, limit), await run(metered, limit)
-        pairs = [(await run(plain, limit), await run(metered, limit)) for _ in range(ROUNDS)]
+    for case in CASES:
+        await run(plain, case), await run(metered, case)
+        pairs = [(await run(plain, case), await run(metered, case)) for _ in range(ROUNDS)]
         columns = map(list, zip(*pairs, strict=True))
-        rows.append(compare(f"openai, async, {what}", "chunk", *columns))
+        rows.append(compare(f"openai, async, {case.what}", "chunk", *columns))
     for client in (plain, metered):
-        with contextlib.suppress(Exception):
-            await client.close()
+        await client.close()
     return rows

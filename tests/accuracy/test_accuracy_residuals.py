@@ -200,3 +200,12 @@ def test_the_conformal_quantile_is_the_one_that_the_theorem_names(scores: list[f
     else:
         not_above = sum(score <= quantile for score in scores)
         assert not_above >= math.ceil(0.95 * (len(scores) + 1))
+
+
+def test_outputs_that_hide_a_remainder_are_not_moved() -> None:
+    residuals = Residuals()
+    now = Quantity(100, 100, 163, Basis.COUNTED)
+    for reported in (140, 120, 155):
+        residuals.learn(Side.OUTPUT, "a.1", "responses gpt-5", now, reported)
+    assert residuals.knows(Side.OUTPUT, "a.1")
+    assert residuals.corrected(Side.OUTPUT, "a.1", "responses gpt-5", now) == (now, ())

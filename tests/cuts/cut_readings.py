@@ -114,8 +114,8 @@ def without_usage_frames(data: bytes) -> bytes:
     kept, start = [], 0
     for end in [*(found.end() for found in _BOUNDARY.finditer(data)), len(data)]:
         frame, start = data[start:end], end
-        if not _is_usage_only(frame):
-            kept.append(frame)
+        blank = frame[: len(frame) - len(frame.lstrip(b"\r\n"))]
+        kept.append(blank if _is_usage_only(frame) else frame)
     return b"".join(kept)
 
 

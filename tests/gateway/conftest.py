@@ -9,7 +9,16 @@ from lastchunk.bookkeeper import Bookkeeper
 from lastchunk.clock import SystemClock
 from lastchunk.ledger import Ledger, Reader
 from lastchunk.pricing.book import PriceBook
+from lastchunk.settlement.experience import Experience
 from lastchunk.simulator import Simulator
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_learned() -> Iterator[None]:
+    """These upstreams report what they like: it must not correct the counts of the next test."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Experience, "learn", lambda *_, **__: [])
+        yield
 
 
 @pytest.fixture(scope="session")

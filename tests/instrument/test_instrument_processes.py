@@ -47,6 +47,7 @@ def open_stream(client):
 def child_calls(client):
     client.chat.completions.create(**CHAT, extra_headers={"x-sim": "{}"})
     open_stream(client).close()
+    assert any(thread.name == "lastchunk-grace" for thread in threading.enumerate())
 """
 
 SLOW = Script(output_tokens=400, pacing_s=0.01)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import httpx2
@@ -10,6 +11,7 @@ import pytest
 from in_process import CHAT, MODEL, STREAMED, Corner, assert_reported
 
 from lastchunk import Ending
+from lastchunk.ledger.store import Store
 from lastchunk.simulator import Fault, Script
 
 
@@ -149,6 +151,13 @@ def test_nothing_leaves_before_the_reservation_is_durable(
     corner: Corner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows_at_sending: list[int] = []
+    write = Store.write
+
+    def write_slowly(store: Store, items: Any) -> Any:
+        time.sleep(0.2)
+        return write(store, items)
+
+    monkeypatch.setattr(Store, "write", write_slowly)
 
     def look(request: httpx2.Request) -> None:
         rows_at_sending.append(len(corner.open_rows()))

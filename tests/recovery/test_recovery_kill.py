@@ -5,9 +5,14 @@ import random
 import signal
 import time
 
+import pytest
 from killing import ALL, Place, lost, until
 
 from lastchunk import Ending
+from lastchunk.clock import SystemClock
+from lastchunk.ledger import Ledger
+from lastchunk.pricing.book import PriceBook
+from lastchunk.recovery import recover
 
 SEED = int(os.environ.get("LASTCHUNK_SEED", "20"))
 ROUNDS = 40 if ALL else 4
@@ -52,6 +57,28 @@ def test_recovering_again_or_at_once_from_several_processes_changes_nothing(plac
     assert place.said() == "", "that another process was quicker is nobody's trouble"
     assert place.recover() == []
     assert place.rows() == rows
+
+
+def test_who_recovers_second_finds_nothing_to_do_and_nothing_to_complain_about(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    pid = place.ask(f"load 1 {LIFE_SECONDS}")
+    until(lambda: len(place.delivered()) > 6, "some calls")
+    place.kill(pid)
+    clock, book = SystemClock(), PriceBook.load(None)
+    with (
+        Ledger.open(place.ledger, clock=clock) as one,
+        Ledger.open(place.ledger, clock=clock) as two,
+    ):
+        first = recover(one, book, clock)
+        settled = [next(first)]  # it knows of all others by now
+        others = list(recover(two, book, clock))
+        assert others
+        assert list(first) == []
+    assert {row.call_id for row in lost(place.assert_sound())} == {
+        settlement.call_id for settlement in settled + others
+    }
+    assert caplog.text == ""
 
 
 def test_calls_of_a_living_process_are_left_to_it(place: Place) -> None:

@@ -12,6 +12,8 @@ from story import (
     REPORTED,
     RESPONSES,
     SOCKETS,
+    STALL_SECONDS,
+    Leave,
     Row,
     Story,
     asking,
@@ -22,6 +24,7 @@ from story import (
 from story_judge import judge
 
 from lastchunk.meter.ending import Ending
+from lastchunk.simulator import Script
 from lastchunk.usage import Basis
 
 NO_ANSWER = "APIConnectionError"
@@ -174,3 +177,31 @@ def test_a_server_error_is_settled_and_may_have_cost_something(request_, stage, 
     usage = played_out.accounts[0].settlement.usage
     assert (usage.input_tokens.best, usage.output_tokens.best) == (0, 0)
     assert usage.input_tokens.high > 0
+
+
+UNSEEN = Row(Ending.UPSTREAM_CUT, Basis.ASSUMED)
+MUTE = Row(Ending.UPSTREAM_TIMEOUT, Basis.ASSUMED)
+LEFT_MUTE = Row(Ending.CALLER_LEFT, Basis.ASSUMED)
+SLOW = Script(first_token_delay_s=STALL_SECONDS)
+IN_ONE_PIECE = (
+    cut("broken_off", "eof", 60, plain(CHAT), rows=(UNSEEN,), stages=SOCKETS, error=NO_ANSWER),
+    cut("a_response", "eof", 60, plain(RESPONSES), rows=(UNSEEN,), stages=SOCKETS, error=NO_ANSWER),
+    Story(
+        "too_slow_for_its_caller",
+        "W11",
+        plain(CHAT),
+        SLOW,
+        Leave.TIMEOUT,
+        rows=(MUTE,),
+        on={"gateway": (LEFT_MUTE,)},
+        stages=SOCKETS,
+        error="APITimeoutError",
+    ),
+)
+
+
+@pytest.mark.parametrize(("story", "stage"), played(*IN_ONE_PIECE))
+def test_an_answer_in_one_piece_that_was_not_seen_is_billed_to_its_end(story, stage, play):
+    played_out = play(story, stage)
+    judge(story, stage, played_out)
+    assert played_out.accounts[0].settlement.usage.output_tokens.best > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from story import CHAT, COMPLETIONS, FAILED, Leave, Story, asking, played
+from story import CHAT, COMPLETIONS, FAILED, SOCKETS, Leave, Story, asking, played
 from story_judge import judge
 from story_tape import Tape
 
@@ -94,6 +94,7 @@ GRACE = (
     told("closed_in_the_with_block", "W23", late, leave=Leave.RAISE),
     told("a_completion_closed_at_the_finish", "W23", late, COMPLETIONS, Leave.CLOSE),
     told("cancelled_at_the_finish", "W26", late, leave=Leave.CANCEL, stages=("async",)),
+    told("dropped_at_the_finish", "W25", late, leave=Leave.DROP, stages=SOCKETS),
     told("usage_in_two_pieces", "W14", late_in_two, leave=Leave.CLOSE),
     told("several_choices", "W15", late, {**CHAT, "n": 2}, Leave.CLOSE),
 )

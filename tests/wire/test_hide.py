@@ -58,6 +58,15 @@ def test_exactly_the_usage_frames_are_taken_out(frames, newline, places):
     assert hidden([body[i : i + 1] for i in range(len(body))]) == wanted
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize("newline", NEWLINES)
+def test_blank_lines_around_the_hidden_frame_are_the_providers(newline, size):
+    blank = 3 * newline
+    body = framed(OTHERS[0], newline) + blank + framed(USAGE[0], newline) + blank + OTHERS[6]
+    wanted = framed(OTHERS[0], newline) + blank + blank + OTHERS[6]
+    assert hidden([body[i : i + size] for i in range(0, len(body), size)]) == wanted
+
+
 @given(st.binary(max_size=300), st.integers(1, 9))
 def test_what_is_no_stream_passes_untouched(body, size):
     pieces = [body[i : i + size] for i in range(0, len(body), size)]

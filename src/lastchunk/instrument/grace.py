@@ -84,14 +84,16 @@ class Reading:
             self.inner.close()
 
 
-def shut_down(connection: socket.socket) -> None:
-    """Both ways, as its peer is told at once. What had arrived can still be read, then it ends.
-
-    Through a copy of the descriptor: other event loops' and TLS's sockets shut down otherwise.
-    """
+def shut_down(connection: Any) -> None:
+    """Both ways, as its peer is told at once. What had arrived can still be read, then it ends."""
     with contextlib.suppress(OSError):  # it is closed
-        with socket.socket(fileno=os.dup(connection.fileno())) as copy:
-            copy.shutdown(socket.SHUT_RDWR)
+        if isinstance(
+            connection, socket.socket
+        ):  # not TLS's own way, which would read in the clear
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        else:  # an event loop's stand-in for a socket
+            with socket.socket(fileno=os.dup(connection.fileno())) as copy:
+                copy.shutdown(socket.SHUT_RDWR)
 
 
 class Keeper:

@@ -20,7 +20,8 @@ _LEARNED_NOTES = (
     "exact, ±2%, ±2tok, inside: % of the exchanges. mean, p95: the error in % of the truth."
     " width: high minus low, in % of the truth, on average. One exchange counts with at most"
     " 10,000 %.",
-    "cold: without learning. warm: learned from the exchanges before, in order.",
+    "cold: without learning. warm: learned from the exchanges before, in order. shape known: the"
+    " derivable ones of which one of the same shape was learned before.",
 )
 
 
@@ -110,7 +111,7 @@ _OF_INTERVALS = {"counted", "inside_percent", "mean_width_percent", "median_widt
 
 
 def _rows(scores: Scores, side: Side, counters: Sequence[Counted]) -> Iterable[tuple[Cell, ...]]:
-    """The groups in the order of their classes, then `derivable` and `all`."""
+    """The groups in the order of their classes, then their sums."""
     groups = sorted(scores.groups(side), key=lambda found: _place(found[0], scores.by))
     blank = (None,) * (len(scores.by) - 1)
     for group, found in groups:

@@ -35,7 +35,8 @@ class Judged:
     """One number of one exchange, without content: counted cold, counted warm, and billed.
 
     `family` and `kind` are names of the model's family and of the class; `cookbook` is the plain
-    rule's number, None for outputs. `derivable`: the class is one that can be counted exactly.
+    rule's number, None for outputs. `derivable`: the class is one that can be counted exactly;
+    `familiar`: an exchange of the same shape was learned before.
     """
 
     side: Side
@@ -47,6 +48,7 @@ class Judged:
     truth: int
     cold: Quantity
     warm: Quantity
+    familiar: bool
     cookbook: int | None = None
 
 
@@ -89,6 +91,7 @@ class Judge:
         cold = count_prompt(prompt, model, request.dialect).quantity
         shape = shape_of(prompt, request, model, _KEY)
         kind = prompt_class(exchange.endpoint, prompt, model)
+        warm, familiar = self._learned(Side.PROMPT, shape, request, model, cold, truth)
         return Judged(
             side=Side.PROMPT,
             provider=exchange.provider,
@@ -98,7 +101,8 @@ class Judge:
             derivable=kind.is_derivable,
             truth=truth,
             cold=cold,
-            warm=self._learned(Side.PROMPT, shape, request, model, cold, truth),
+            warm=warm,
+            familiar=familiar,
             cookbook=cookbook_count(exchange.endpoint, exchange.request, model),
         )
 
@@ -125,6 +129,7 @@ class Judge:
         cold = answer_count(request, seen, counts, tools_upstream=upstream)
         shape = answer_shape_of(request, seen, counts, _KEY, tools_upstream=upstream)
         kind = output_class(counts, seen, model, upstream)
+        warm, familiar = self._learned(Side.OUTPUT, shape, request, model, cold, truth)
         return Judged(
             side=Side.OUTPUT,
             provider=exchange.provider,
@@ -134,17 +139,22 @@ class Judge:
             derivable=kind.is_derivable,
             truth=truth,
             cold=cold,
-            warm=self._learned(Side.OUTPUT, shape, request, model, cold, truth),
+            warm=warm,
+            familiar=familiar,
         )
 
     def _learned(
         self, side: Side, shape: str, request: CallRequest, model: str, cold: Quantity, truth: int
-    ) -> Quantity:
-        """What the exchanges before this one make of the count; then this one is learned too."""
+    ) -> tuple[Quantity, bool]:
+        """What the exchanges before this one make of the count, and whether one had its shape.
+
+        Then this one is learned, too.
+        """
         family = family_of(model, request.dialect)
         warm, _ = self._residuals.corrected(side, shape, family, cold)
+        familiar = self._residuals.knows(side, shape)
         self._residuals.learn(side, shape, family, cold, truth)
-        return warm
+        return warm, familiar
 
 
 def request_of(exchange: Exchange) -> CallRequest:

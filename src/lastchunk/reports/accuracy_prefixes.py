@@ -70,11 +70,11 @@ def prefix_cuts(exchange: Exchange) -> Iterator[Cut]:
         meter.read()
         for text in meter.take_texts():
             reading.add(text)
-        if meter.awaits_usage or meter.is_conclusive:
-            return
         if number % stride:
             continue
         seen = replace(meter.observe(0), model_served=reading.model)
+        if seen.finished_choices:
+            return
         family = family_of(reading.model).value
         if reading.by_logprobs:
             counts = reading.tally.counts()
@@ -104,7 +104,7 @@ class _Reading:
                 self.by_logprobs = None
             elif self.by_logprobs is not None:
                 self.by_logprobs += told or 0
-            self.tally.add(replace(text, logprob_tokens=None))
+            self.tally.add(TextArrived(text.choice, text.kind, text.text))
             return
         self.by_logprobs = None
         if not isinstance(text, ReasoningArrived) or not text.summary:

@@ -97,10 +97,12 @@ class Score:
 Group = tuple[str, ...]
 ALL = "all"
 DERIVABLE = "derivable"
+FAMILIAR = "shape known"
+"""The derivable ones of which an exchange of the same shape was learned before."""
 
 
 class Scores:
-    """Scores by side, group and counter; the groups `derivable` and `all` are always there."""
+    """Scores by side, group and counter; then the sums of several groups."""
 
     def __init__(self, by: Sequence[Dimension]) -> None:
         self.by = tuple(by)
@@ -114,7 +116,8 @@ class Scores:
         if key not in self._scores and len(self._scores) >= MOST_GROUPS:
             key = (judged.side, (BEYOND,) * len(self.by))
         places = [self._scores.setdefault(key, {})]
-        for name in (DERIVABLE, ALL) if judged.derivable else (ALL,):
+        names = [DERIVABLE] * judged.derivable + [FAMILIAR] * (judged.derivable and judged.familiar)
+        for name in (*names, ALL):
             places.append(self._whole.setdefault((judged.side, name), {}))
         for place in places:
             place.setdefault(Counted.COLD, Score()).add(judged.cold, judged.truth)
@@ -129,8 +132,9 @@ class Scores:
         return sorted((group, found) for (of, group), found in self._scores.items() if of is side)
 
     def whole(self, side: Side) -> list[tuple[str, dict[Counted, Score]]]:
-        """`derivable` and `all`, as far as there are such."""
-        found = ((name, self._whole.get((side, name))) for name in (DERIVABLE, ALL))
+        """`derivable`, `shape known` and `all`, as far as there are such."""
+        names = (DERIVABLE, FAMILIAR, ALL)
+        found = ((name, self._whole.get((side, name))) for name in names)
         return [(name, scores) for name, scores in found if scores]
 
 

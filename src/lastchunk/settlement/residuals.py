@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from lastchunk.settlement.learned import Past
-from lastchunk.settlement.shape import pool_of, stem_of
+from lastchunk.settlement.shape import pool_of, rounds_reasoning, stem_of
 from lastchunk.usage import Basis, Quantity
 
 MISSED = 0.05
@@ -160,6 +160,10 @@ class Residuals:
             seen_ms=seen_ms,
         )
 
+    def knows(self, side: Side, shape: str) -> bool:
+        """Whether a finished call of this very shape was learned and is not forgotten."""
+        return (side, shape) in self._shapes
+
     def corrected(
         self, side: Side, shape: str, family: str, counted: Quantity
     ) -> tuple[Quantity, tuple[str, ...]]:
@@ -184,7 +188,12 @@ class Residuals:
         return Quantity(max(0, low), best, min(high, max(best, _LARGEST)), counted.basis), reasons
 
     def _predict(self, side: Side, shape: str, family: str, counted: Quantity) -> tuple[int, Level]:
-        """The best guess, and by whose residuals."""
+        """The best guess, and by whose residuals.
+
+        What rounding hides in an output is no constant: such a count stays what it is.
+        """
+        if side is Side.OUTPUT and rounds_reasoning(family):
+            return counted.best, Level.NONE
         if (past := self._shapes.get((side, shape))) is not None:
             return past.best(counted.best), Level.SHAPE
         if (past := self._stems.get((side, stem_of(shape)))) is not None:

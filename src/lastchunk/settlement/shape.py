@@ -35,16 +35,17 @@ def family_of(model: str, dialect: Dialect) -> str:
     return f"{dialect} {Family.OTHER.value} {word[0] if word else 'unnamed'}"
 
 
-def pool_of(family: str) -> str:
-    """The families that one with few calls is compared with, by dialect.
+def rounds_reasoning(family: str) -> bool:
+    """Whether these models round hidden reasoning down, so that no output is known exactly."""
+    return family.partition(" ")[2] in (Family.O_SERIES.value, Family.GPT_5.value)
 
-    Those that round their hidden reasoning are apart: their outputs are never known exactly.
-    """
+
+def pool_of(family: str) -> str:
+    """The families that one with few calls is compared with, by dialect."""
     dialect, _, name = family.partition(" ")
     if name.partition(" ")[0] == Family.OTHER.value:
         return f"{dialect} all other"
-    rounds = name in (Family.O_SERIES.value, Family.GPT_5.value)
-    return f"{dialect} all rounding" if rounds else f"{dialect} all known"
+    return f"{dialect} {'all rounding' if rounds_reasoning(family) else 'all known'}"
 
 
 def shape_of(prompt: Prompt, request: CallRequest, model_served: str | None, key: bytes) -> str:

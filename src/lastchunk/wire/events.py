@@ -1,9 +1,14 @@
-"""What a provider can tell us, as closed facts: every dialect is brought to these."""
+"""What a provider can tell us, as closed facts: every dialect is brought to these.
+
+Those that come with every chunk are msgspec structs: they are made in a tenth of the time.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from lastchunk.usage import TokenCounts
 
@@ -25,8 +30,7 @@ class TextKind(StrEnum):
     TRANSCRIPT = "transcript"
 
 
-@dataclass(frozen=True, slots=True)
-class TextArrived:
+class TextArrived(msgspec.Struct, frozen=True):
     """Visible text. `logprob_tokens`: tokens in this piece by the provider's own logprobs."""
 
     choice: int
@@ -35,8 +39,7 @@ class TextArrived:
     logprob_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningArrived:
+class ReasoningArrived(msgspec.Struct, frozen=True):
     """Reasoning text; a summary is shorter than the reasoning that is billed."""
 
     choice: int
@@ -44,8 +47,7 @@ class ReasoningArrived:
     summary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ToolTextArrived:
+class ToolTextArrived(msgspec.Struct, frozen=True):
     """A piece of a tool call: `call` numbers the calls of one choice."""
 
     choice: int

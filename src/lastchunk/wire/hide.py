@@ -47,8 +47,8 @@ class UsageFrameHider:
         for boundary in _BOUNDARY.finditer(data, searched):
             frame = data[start : boundary.end()]
             start = boundary.end()
-            if self._passing or not _is_usage_frame(frame):
-                out.append(frame)
+            is_ours = not self._passing and _is_usage_frame(frame)
+            out.append(_blank_lines_before(frame) if is_ours else frame)
             self._passing = False
         self._held = data[start:]
         if self._passing or len(self._held) > HELD_BYTES_LIMIT:
@@ -60,7 +60,12 @@ class UsageFrameHider:
         """What is left at the end of the body: an unfinished frame, unless it is the hidden one."""
         held, self._held = self._held, b""
         is_ours = _NO_CHOICES.search(held) and (_USAGE.search(held) or _is_usage_frame(held))
-        return b"" if is_ours else held
+        return _blank_lines_before(held) if is_ours else held
+
+
+def _blank_lines_before(frame: bytes) -> bytes:
+    """They may have been passed on already: that they always are makes every cutting alike."""
+    return frame[: len(frame) - len(frame.lstrip(b"\r\n"))]
 
 
 def _is_usage_frame(frame: bytes) -> bool:

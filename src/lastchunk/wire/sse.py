@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """A frame may carry a whole response (a terminal event) or an image preview, but no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One event: its name (empty if it has none) and its data lines joined by newlines."""
 
     name: bytes
