@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-all check format lint types imports bench docs clean
+.PHONY: help demo test test-all check format lint types imports bench accuracy docs clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -43,6 +43,11 @@ imports: $(READY)  ## do the rooms import downstream only
 
 bench: $(READY)  ## what metering costs, side by side in one run
 	@$(BIN)/python -m benchmarks
+
+CORPUS ?= ../shared/corpus
+
+accuracy: $(READY)  ## judge the counter on recordings (CORPUS=folder)
+	@COLUMNS=80 $(BIN)/lastchunk accuracy --prefixes $(CORPUS)
 
 docs: $(READY)  ## write docs/reference anew from the code
 	@$(BIN)/python docs/generate.py

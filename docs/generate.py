@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -141,7 +142,7 @@ def _attribute_docs(module: object, class_name: str) -> dict[str, str]:
 
 
 def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
-    for node, following in zip(body, body[1:], strict=False):
+    for node, following in pairwise(body):
         target = node.targets[0] if isinstance(node, ast.Assign) else None
         target = node.target if isinstance(node, ast.AnnAssign) else target
         is_text = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)

@@ -1,4 +1,4 @@
-"""Documents cannot drift: the tutorial runs as it stands, links lead somewhere, pages are current."""
+"""Documents cannot drift: the tutorial runs, links lead somewhere, the reference is current."""
 
 from __future__ import annotations
 
