@@ -39,8 +39,12 @@ CHECKPOINT_SECONDS = 1.0
 BEAT_SECONDS = 10.0
 """How often this process says that it lives, for the sake of other hosts on the same ledger."""
 
-LESSONS_PER_SECOND = 20
-"""Finished calls that are counted to learn from, at most: some hundred microseconds each."""
+REST_AFTER_LESSONS = 50
+"""Learning from a finished call, by counting it, takes some milliseconds. After it comes a rest of
+so many times as long: it may have 2 % of a core."""
+
+LONGEST_LESSON_SECONDS = 5.0
+"""The next lesson waits so long for the end of one that is under way."""
 
 LESSON_BYTES = 256 * 1024
 """Larger requests are not counted for the sake of learning."""
@@ -204,17 +208,20 @@ class Bookkeeper:
         now = self.clock.elapsed()
         small = metered.call.request.body_bytes <= LESSON_BYTES
         if small and now >= self._next_lesson and metered.can_teach():
-            self._next_lesson = now + 1 / LESSONS_PER_SECOND
+            self._next_lesson = now + LONGEST_LESSON_SECONDS
             self._inbox.put(lambda: self._learn(metered))
         else:
             metered.drop_content()
 
     def _learn(self, metered: MeteredCall) -> None:
+        started = self.clock.elapsed()
         try:
             if rows := metered.teach(self.experience):
                 self.ledger.learn(rows)
         except Exception as error:  # as in _conclude: what is not learned is only not learned
             log.warning("%s teaches nothing: %s", metered.call_id, type(error).__name__)
+        now = self.clock.elapsed()
+        self._next_lesson = now + (now - started) * REST_AFTER_LESSONS
 
     def _checkpoint(self) -> None:
         seen: list[tuple[str, Observation]] = []

@@ -171,7 +171,10 @@ class MeteredCall:
 
     def teach(self, experience: Experience) -> list[LessonRow]:
         """Count this concluded call as if its usage had not come, and learn from the difference."""
-        seen = self._counted(self._seen, experience)
+        with self._lock:
+            self._meter.read()
+            seen = self._meter.observe(self._seen.observed_ms or self.call.opened_ms)
+        seen = self._counted(seen, experience)
         self.drop_content()
         if self._prompt is None or seen.output is None:
             return []
@@ -189,7 +192,7 @@ class MeteredCall:
         """Keep nothing of prompt and output any longer."""
         self._body = None
         self._tally = None
-        self._meter.take_texts()
+        self._meter.drop_content()
 
     def _counted(self, seen: Observation, experience: Experience) -> Observation:
         """The observation with what our own tokenizer makes of prompt and output."""
@@ -201,6 +204,7 @@ class MeteredCall:
             if self._tally is None:
                 self._tally = OutputTally(encoding_of(model))
             with self._lock:
+                self._meter.read()
                 texts = self._meter.take_texts()
             for text in texts:
                 self._tally.add(text)

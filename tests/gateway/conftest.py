@@ -1,9 +1,9 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
-from gateway_stage import RunningGateway, Stage, running
+from gateway_stage import Behind, RunningGateway, Stage, running
 
 from lastchunk.bookkeeper import Bookkeeper
 from lastchunk.clock import SystemClock
@@ -54,10 +54,6 @@ def shared_gateway(books: Bookkeeper, shared_sim: Simulator) -> Iterator[Running
 def stage(shared_gateway: RunningGateway, reader: Reader, shared_sim: Simulator) -> Stage:
     """A gateway before the simulator."""
     return Stage(shared_gateway, reader, shared_sim)
-
-
-class Behind(Protocol):
-    def __call__(self, upstream: str, **options: Any) -> Stage: ...
 
 
 @pytest.fixture

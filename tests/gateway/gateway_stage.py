@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import openai
 import uvloop
@@ -168,3 +168,9 @@ def body_of(request: dict[str, Any]) -> bytes:
 
 def sse(event: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+class Behind(Protocol):
+    """Starts a gateway of one's own before any upstream."""
+
+    def __call__(self, upstream: str, **options: Any) -> Stage: ...

@@ -8,10 +8,9 @@ from typing import Any
 
 import openai
 import pytest
-from gateway_stage import ASKED, CHAT, STREAMED, Stage, body_of, sse
+from gateway_stage import ASKED, CHAT, STREAMED, Behind, Stage, body_of, sse
 from raw_http import Heard, answer_bytes, chunked, exchange, raw_upstream, stream_head
 
-from conftest import Behind
 from lastchunk.meter.ending import Ending
 from lastchunk.simulator import Fault, Script
 from lastchunk.usage import Basis

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gateway_stage import ASKED, CHAT, STREAMED, RunningGateway, body_of, sse, until
+from gateway_stage import ASKED, CHAT, STREAMED, Behind, RunningGateway, body_of, sse, until
 from raw_http import (
     Heard,
     Reading,
@@ -24,7 +24,6 @@ from raw_http import (
     stream_head,
 )
 
-from conftest import Behind
 from lastchunk.meter.ending import Ending
 from lastchunk.meter.meter import KEPT_CHARS_LIMIT, Meter
 from lastchunk.usage import Basis

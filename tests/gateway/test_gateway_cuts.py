@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cutting import Cutter
-from gateway_stage import ASKED, CHAT, STREAMED, Stage, body_of, sse, until
+from gateway_stage import ASKED, CHAT, STREAMED, Behind, Stage, body_of, sse, until
 from raw_http import (
     Heard,
     Reading,
@@ -19,7 +19,6 @@ from raw_http import (
     stream_head,
 )
 
-from conftest import Behind
 from lastchunk.gateway.relay import Relay
 from lastchunk.ledger import CallFilter, CallRecord
 from lastchunk.meter.ending import Ending

@@ -5,7 +5,7 @@ import hashlib
 import json
 
 import pytest
-from gateway_stage import CHAT, body_of
+from gateway_stage import CHAT, Behind, body_of
 from raw_http import (
     Heard,
     RawUpstream,
@@ -19,8 +19,6 @@ from raw_http import (
     request_bytes,
     stream_head,
 )
-
-from conftest import Behind
 
 OK = answer_bytes(b'{"ok":true}', headers=[("Content-Type", "application/json")])
 

@@ -1,12 +1,14 @@
 """The caller hangs up, at every stage and in every way: the upstream stops at once, one row."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from gateway_stage import ASKED, CHAT, STREAMED, Stage, body_of, sse, until
+from aiohttp import web
+from gateway_stage import ASKED, CHAT, STREAMED, Behind, Stage, body_of, sse, until
 from raw_http import (
     Heard,
     Reading,
@@ -18,7 +20,6 @@ from raw_http import (
     stream_head,
 )
 
-from conftest import Behind
 from lastchunk.meter.ending import Ending
 from lastchunk.simulator import Fault, Script
 from lastchunk.usage import Basis
@@ -99,6 +100,8 @@ def test_in_the_middle(stage: Stage, way: str, asks: dict[str, Any]) -> None:
     assert 0 < output.best < 60
 
 
+SLOW_WRITE_SECONDS = 0.2
+TEXT = sse({"choices": [{"index": 0, "delta": {"content": "one two three"}}]})
 FINISH = sse({"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"}]})
 USAGE = sse({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3}})
 
@@ -241,21 +244,67 @@ def test_a_slow_reader_gets_every_byte_and_holds_the_upstream_back(behind: Behin
     assert row.settlement.ending is Ending.COMPLETED
 
 
+@pytest.fixture
+def slow_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write to a caller takes long, as to a slow reader: more arrives meanwhile."""
+    write = web.StreamResponse.write
+
+    async def write_slowly(self: web.StreamResponse, data: bytes) -> None:
+        await write(self, data)
+        await asyncio.sleep(SLOW_WRITE_SECONDS)
+
+    monkeypatch.setattr(web.StreamResponse, "write", write_slowly)
+
+
+@pytest.mark.usefixtures("slow_writes")
 def test_a_slow_readers_hang_up_counts_what_the_gateway_had_received(behind: Behind) -> None:
     """What waits in the gateway was generated and delivered to it, and is billed."""
-    frame = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n' % (b"word " * 2000)
-    usage = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":20000}}\n\n'
 
-    def answer(connection: socket.socket, _: Heard) -> None:
-        connection.sendall(stream_head() + chunked(frame * 10, usage, b"data: [DONE]\n\n"))
+    def answer(connection: socket.socket, _: Heard) -> bool:
+        connection.sendall(stream_head() + chunked(TEXT, end=False))
+        time.sleep(SLOW_WRITE_SECONDS / 4)
+        connection.sendall(chunked(FINISH, USAGE, end=False))
+        connection.recv(1024)
+        return False
+
+    with raw_upstream(answer) as upstream:
+        stage = behind(upstream.url, grace_seconds=0.0)
+        with connect(stage.gateway.port) as connection:
+            raw = body_of(ASKED)
+            connection.sendall(request_bytes("POST", "/v1/chat/completions", stage.headers, raw))
+            read_until(connection, b"one two")
+            time.sleep(SLOW_WRITE_SECONDS / 2)
+        row = stage.row()
+    assert row.settlement is not None
+    assert row.settlement.ending is Ending.COMPLETED
+    assert row.settlement.usage.output_tokens.best == 3
+
+
+@pytest.mark.usefixtures("slow_writes")
+@pytest.mark.parametrize("leave", LEAVING.values(), ids=LEAVING)
+def test_a_slow_reader_gets_also_what_came_with_the_cut(
+    behind: Behind, leave: Callable[[socket.socket], None]
+) -> None:
+    def answer(connection: socket.socket, _: Heard) -> bool:
+        connection.sendall(stream_head() + chunked(TEXT, end=False))
+        time.sleep(SLOW_WRITE_SECONDS / 4)
+        connection.sendall(chunked(FINISH, end=False))
+        time.sleep(SLOW_WRITE_SECONDS / 4)
+        leave(connection)
+        return False
 
     with raw_upstream(answer) as upstream:
         stage = behind(upstream.url)
         with connect(stage.gateway.port) as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             raw = body_of(ASKED)
             connection.sendall(request_bytes("POST", "/v1/chat/completions", stage.headers, raw))
-            time.sleep(0.3)
+            metered = Reading(connection).message(is_answer=True)
+        with connect(stage.gateway.port) as connection:
+            connection.sendall(request_bytes("GET", "/v1/responses/resp_1"))
+            unmetered = Reading(connection).message(is_answer=True)
         row = stage.row()
+    for told in (metered, unmetered):
+        assert told is not None
+        assert (told.whole, told.body) == (False, TEXT + FINISH)
     assert row.settlement is not None
-    assert row.settlement.usage.output_tokens.best == 20000
+    assert row.settlement.observation.bytes == len(TEXT + FINISH)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from gateway_stage import ASKED, STREAMED, body_of, sse, until
+from gateway_stage import ASKED, STREAMED, Behind, body_of, sse, until
 from raw_http import (
     Heard,
     Reading,
@@ -25,7 +25,6 @@ from raw_http import (
     stream_head,
 )
 
-from conftest import Behind
 from lastchunk.ledger import CallRecord, Reader
 from lastchunk.meter.ending import Ending
 from lastchunk.usage import Basis

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from gateway_stage import ASKED, CHAT, STREAMED, Stage, body_of, sse
+from gateway_stage import ASKED, CHAT, STREAMED, Behind, Stage, body_of, sse
 from raw_http import (
     Heard,
     answer_bytes,
@@ -18,7 +18,6 @@ from raw_http import (
     stream_head,
 )
 
-from conftest import Behind
 from lastchunk.ledger import CallRecord
 from lastchunk.meter.ending import Ending
 from lastchunk.simulator import Fault, Script

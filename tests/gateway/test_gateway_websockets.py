@@ -10,11 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import WSMsgType, web
-from gateway_stage import until
+from gateway_stage import Behind, until
 from raw_http import answer_bytes, exchange, raw_upstream
 from yarl import URL
-
-from conftest import Behind
 
 Handling = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

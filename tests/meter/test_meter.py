@@ -65,15 +65,16 @@ def test_a_stream_is_read_under_any_content_type(kind):
 def test_a_stream_under_json_as_content_type_is_read_at_its_end():
     meter = new_meter()
     meter.headed(200, "application/json", None)
-    assert read(meter, BODY[:100], BODY[100:]).phase is Phase.TERMINATED
+    assert read(meter, BODY[:100], BODY[100:]).observe(9).phase is Phase.TERMINATED
 
 
 def test_an_answer_in_one_piece_to_a_stream_request_is_read():
     whole = render(Script(), {**ASKED, "stream": False}).body
     meter = new_meter()
     meter.headed(200, None, None)
-    assert read(meter, whole[:7], whole[7:]).phase is Phase.TERMINATED
-    assert meter.reported is not None
+    seen = read(meter, whole[:7], whole[7:]).observe(9)
+    assert seen.phase is Phase.TERMINATED
+    assert seen.reported is not None
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "no-such"])
@@ -136,6 +137,20 @@ def test_usage_told_again_replaces_and_never_adds():
     meter.headed(200, SSE, None)
     seen = read(meter, said("a"), finish(**usage(7)), chunk(choices=[], **usage(8))).observe(3)
     assert seen.reported.output_tokens == 8
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_usage_chunk_before_the_finish_concludes_nothing(whole):
+    """A server may tell running usage in chunks of its own."""
+    meter = new_meter()
+    meter.headed(200, SSE, None)
+    pieces = [said("a"), chunk(choices=[], **usage(1)), said("b"), finish()]
+    for piece in [b"".join(pieces)] if whole else pieces:
+        meter.receive(piece, 1)
+        assert not meter.is_conclusive
+    meter.receive(chunk(choices=[], **usage(2)), 2)
+    assert meter.is_conclusive
+    assert meter.observe(2).reported.output_tokens == 2
 
 
 def test_text_after_usage_takes_its_finality_back():

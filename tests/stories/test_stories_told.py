@@ -47,6 +47,15 @@ def open_choice(rendered: Rendered) -> Tape:
     return changed_usage(rendered, choices=[empty])
 
 
+def running_chunks(rendered: Rendered) -> Tape:
+    """Usage so far, in chunks without choices, while the text goes on."""
+    said, usage, done = frames_of(rendered)
+    early = json.loads(usage[5:])
+    early["usage"] = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    told = b"data: " + json.dumps(early).encode() + b"\n\n"
+    return Tape([*said[:9], told, LATE_SECONDS, *said[9:], usage, done])
+
+
 def no_id(rendered: Rendered) -> Tape:
     return changed_usage(rendered, id="")
 
@@ -110,6 +119,7 @@ ODD = (
     told("read_on_by_one_who_asked", "W1", late, asking(CHAT)),
     told("two_finish_chunks", "W4", second_finish),
     told("usage_with_an_open_choice", "W4", open_choice),
+    told("usage_chunks_before_the_end", "W6", running_chunks),
     told("no_id_on_the_usage_chunk", "W22", no_id),
     told("lone_carriage_returns", "W13", lone_cr),
     told("cr_and_lf_in_different_reads", "W13", split_crlf),

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
+from lastchunk.meter.evidence import Evidence, OutputText
 from lastchunk.meter.observation import Observation
-from lastchunk.meter.phases import Phase, after
-from lastchunk.usage import TokenCounts
+from lastchunk.meter.phases import Phase
 from lastchunk.wire.chat import ChatReader
 from lastchunk.wire.dialect import Dialect
 from lastchunk.wire.encoding import Decoder, UndecodableError, decoder_for
 from lastchunk.wire.events import (
-    ChoiceFinished,
     Event,
-    ProviderFailed,
     ReasoningArrived,
-    ResponseNamed,
-    Terminated,
     TextArrived,
-    TextKind,
     ToolTextArrived,
     Unreadable,
-    UsageReported,
 )
 from lastchunk.wire.request import CallRequest
 from lastchunk.wire.responses import ResponsesReader
 from lastchunk.wire.sse import Oversized, SseReader
 
-UNREAD_BYTES_LIMIT = 64 * 1024
+UNREAD_BYTES_LIMIT = 128 * 1024
 """Bytes that may wait unread. A call whose usage arrives is hardly ever read more than its end."""
 
 BODY_BYTES_LIMIT = 32 * 1024 * 1024
@@ -34,47 +28,35 @@ BODY_BYTES_LIMIT = 32 * 1024 * 1024
 KEPT_CHARS_LIMIT = 4 * 1024 * 1024
 """Output characters kept for counting; the counter takes them away about once a second."""
 
-OutputText = TextArrived | ReasoningArrived | ToolTextArrived
-
 
 class Meter:
     """Collects the evidence about one call.
 
-    `receive` is cheap: bytes are kept and read only when they may hold something that matters at
-    once (usage, a finish, the end), when too many wait, or when somebody asks. Any cut of the same
-    bytes into pieces leads to the same observation.
+    `receive` is cheap: bytes wait unread until too many wait or somebody asks. A piece that may
+    hold what matters at once (usage, a finish, the end) is read ahead of those before it, for that
+    alone; if it settles the account, what waits is never read. Any cut of the same bytes into
+    pieces leads to the same observation.
     """
 
     def __init__(self, request: CallRequest) -> None:
-        self._choices = request.choices
         self._stream = request.stream
-        responses = request.dialect is Dialect.RESPONSES
-        self._reader: ChatReader | ResponsesReader = (
-            ResponsesReader() if responses else ChatReader()
-        )
+        self._dialect = request.dialect
+        self._evidence = Evidence(request.choices)
+        self._ahead: Evidence | None = None
+        self._reader = self._new_reader()
         self._sse: SseReader | None = None
         self._decoder: Decoder | None = None
         self._unread: list[bytes] = []
         self._unread_bytes = 0
+        self._last_read = b""
         self._texts: list[OutputText] = []
         self._kept_chars = 0
-        self._finished: set[int] = set()
-        self._refused: set[int] = set()
         self._whole = False
         self._ended = False
-        self.phase = Phase.SENT
-        self.reported: TokenCounts | None = None
-        self._reported_is_final = False
-        self._own_usage_frame = False
         self._status: int | None = None
-        self._names: tuple[str | None, str | None, str | None] = (None, None, None)
         self._frames = 0
         self._bytes = 0
-        self._unreadable = 0
         self._uncounted_chars = 0
-        self._finish_reason: str | None = None
-        self._failure_code: str | None = None
-        self._reasoning_seen = False
         self._first_byte_ms: int | None = None
         self._first_token_ms: int | None = None
         self._last_byte_ms: int | None = None
@@ -104,24 +86,26 @@ class Meter:
         self._unread_bytes += len(piece)
         if self._whole:
             self._bound_body()
+        elif self._evidence.phase < Phase.STREAMING or self._unread_bytes > UNREAD_BYTES_LIMIT:
+            self.read()
         elif (
             b'finish_reason":"' in piece
             or b'usage":{' in piece
             or b"[DONE]" in piece
             or b'usage": {' in piece
             or b'finish_reason": "' in piece
-            or self.phase < Phase.STREAMING
-            or self._unread_bytes > UNREAD_BYTES_LIMIT
         ):
-            self.read()
+            self._read_ahead(piece)
 
     def read(self) -> None:
-        """Read what waits. A whole, not streamed answer is read at its end only."""
+        """Read what waits, in order. A whole, not streamed answer is read at its end only."""
+        self._ahead = None
         if self._whole or not self._unread:
             return
         data = b"".join(self._unread)
         self._unread.clear()
         self._unread_bytes = 0
+        self._last_read = data[-4:]
         if self._sse is None:
             if data.lstrip()[:1] in (b"{", b"["):  # an answer without a content type
                 self._whole = True
@@ -131,15 +115,37 @@ class Meter:
             self._sse = SseReader()
         for frame in self._sse.feed(data):
             if isinstance(frame, Oversized):
-                self._fold(Unreadable(frame.size))
+                self._evidence.fold(Unreadable(frame.size))
                 continue
             self._frames += 1
             for event in self._reader.read(frame.name, frame.data):
                 self._fold(event)
 
+    def _read_ahead(self, piece: bytes) -> None:
+        """Read one piece for what it shows besides output; it waits all the same.
+
+        Only where it begins and ends with a frame: else everything is read, in order.
+        """
+        before = self._unread[-2] if len(self._unread) > 1 else self._last_read
+        if not (piece.endswith(b"\n\n") and before.endswith(b"\n\n")):
+            self.read()
+            return
+        ahead = self._ahead or self._evidence.copy()
+        reader = self._new_reader()
+        for frame in SseReader().feed(piece):
+            if isinstance(frame, Oversized):
+                continue
+            for event in reader.read(frame.name, frame.data):
+                if not isinstance(event, (TextArrived, ReasoningArrived, ToolTextArrived)):
+                    ahead.fold(event)
+        self._ahead = ahead
+
+    def _new_reader(self) -> ChatReader | ResponsesReader:
+        return ResponsesReader() if self._dialect is Dialect.RESPONSES else ChatReader()
+
     def finish(self) -> None:
-        """No more bytes will come: read all that is left."""
-        if self._ended:
+        """No more bytes will come: read all that is left, unless the account is settled."""
+        if self._ended or self.is_conclusive:
             return
         self.read()
         self._ended = True
@@ -155,18 +161,21 @@ class Meter:
     @property
     def awaits_usage(self) -> bool:
         """The finish was seen and nothing but the usage is missing."""
-        return self.phase is Phase.FINISHED
+        return (self._ahead or self._evidence).awaits_usage
 
     @property
     def is_conclusive(self) -> bool:
         """Nothing that can still come would change the account."""
-        reported = self._reported_is_final and self.phase in (Phase.REPORTED, Phase.TERMINATED)
-        return reported and (self._own_usage_frame or self.phase is Phase.TERMINATED)
+        return (self._ahead or self._evidence).is_conclusive
 
     def take_texts(self) -> list[OutputText]:
         """The output that arrived since this was last asked, for counting; it is kept no longer."""
         texts, self._texts, self._kept_chars = self._texts, [], 0
         return texts
+
+    def drop_content(self) -> None:
+        """Keep no output and no bytes any longer."""
+        self._texts, self._unread, self._unread_bytes, self._ahead = [], [], 0, None
 
     def note_fault(self, name: str) -> None:
         """A trouble of our own with this call, by name."""
@@ -174,24 +183,26 @@ class Meter:
             self._faults.append(name)
 
     def observe(self, at_ms: int) -> Observation:
-        """All that was read so far; nothing in it is counted yet."""
-        response_id, model, tier = self._names
+        """All that was read so far, ahead included; nothing in it is counted yet."""
+        known = self._ahead or self._evidence
+        response_id, model, tier = known.names
+        waiting = 0 if self._whole else sum(piece.count(b"\n\n") for piece in self._unread)
         return Observation(
-            phase=self.phase,
+            phase=known.phase,
             status=self._status,
             response_id=response_id,
             model_served=model,
             tier_served=tier,
-            frames=self._frames,
+            frames=self._frames + waiting,
             bytes=self._bytes,
-            unreadable=self._unreadable,
-            finished_choices=len(self._finished),
-            refused_choices=len(self._refused),
-            finish_reason=self._finish_reason,
-            reasoning_seen=self._reasoning_seen,
-            reported=self.reported,
-            reported_is_final=self._reported_is_final,
-            failure_code=self._failure_code,
+            unreadable=known.unreadable,
+            finished_choices=len(known.finished),
+            refused_choices=len(known.refused),
+            finish_reason=known.finish_reason,
+            reasoning_seen=known.reasoning_seen,
+            reported=known.reported,
+            reported_is_final=known.reported_is_final,
+            failure_code=known.failure_code,
             uncounted_chars=self._uncounted_chars,
             first_byte_ms=self._first_byte_ms,
             first_token_ms=self._first_token_ms,
@@ -203,40 +214,15 @@ class Meter:
     # How it becomes known.
 
     def _fold(self, event: Event) -> None:
-        match event:
-            case TextArrived() | ReasoningArrived() | ToolTextArrived():
-                self._keep(event)
-            case ResponseNamed():
-                fresh = (event.response_id, event.model, event.service_tier)
-                self._names = _latest(self._names, fresh)
-            case ChoiceFinished():
-                self._finished.add(event.choice)
-                self._finish_reason = event.reason[:100]
-                if len(self._finished) < self._choices:
-                    return
-            case UsageReported():
-                self.reported = event.counts
-                self._own_usage_frame = event.final
-                self._reported_is_final = event.final or self.phase >= Phase.FINISHED
-                if not self._reported_is_final:
-                    return
-            case Terminated():
-                self._reported_is_final = self.reported is not None
-            case ProviderFailed():
-                self._failure_code = event.code
-            case Unreadable():
-                self._unreadable += 1
-        self.phase = after(self.phase, event)
+        if isinstance(event, (TextArrived, ToolTextArrived, ReasoningArrived)):
+            self._keep(event)
+        else:
+            self._evidence.fold(event)
 
     def _keep(self, event: OutputText) -> None:
         if self._first_token_ms is None:
             self._first_token_ms = self._last_byte_ms
-        if self.phase is Phase.REPORTED and len(self._finished) < self._choices:
-            self.phase, self._reported_is_final = Phase.STREAMING, False
-        if isinstance(event, ReasoningArrived):
-            self._reasoning_seen = True
-        elif isinstance(event, TextArrived) and event.kind is TextKind.REFUSAL:
-            self._refused.add(event.choice)
+        self._evidence.note(event)
         size = (
             len(event.name) + len(event.arguments)
             if isinstance(event, ToolTextArrived)
@@ -284,11 +270,3 @@ class _Nothing:
 
     def decode(self, piece: bytes) -> bytes:
         return b""
-
-
-def _latest(
-    known: tuple[str | None, str | None, str | None],
-    fresh: tuple[str | None, str | None, str | None],
-) -> tuple[str | None, str | None, str | None]:
-    """Each name as last given; an id as first given: a usage chunk's may be empty or another."""
-    return (known[0] or fresh[0], fresh[1] or known[1], fresh[2] or known[2])

@@ -151,7 +151,10 @@ def _undelivered(call: OpenCall, seen: Observation, counted: Quantity, ending: E
     silence = _seconds(seen.last_byte_ms or call.opened_ms, seen.observed_ms)
     seconds = silence + (LOST_SECONDS if ending is Ending.LOST else REACTION_SECONDS)
     most = FASTEST_TOKENS_PER_SECOND if ending is Ending.LOST else FAST_TOKENS_PER_SECOND
-    return max(UNDELIVERED_TOKENS, int(seconds * _pace(seen, counted, unknown=most)))
+    pace = _pace(seen, counted, unknown=most)
+    if ending is Ending.LOST:  # a process in trouble sees less of the pace than there is
+        pace = max(pace, USUAL_TOKENS_PER_SECOND)
+    return max(UNDELIVERED_TOKENS, int(seconds * pace))
 
 
 def _pace(seen: Observation, counted: Quantity, *, unknown: float) -> float:
