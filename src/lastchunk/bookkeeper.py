@@ -39,9 +39,9 @@ CHECKPOINT_SECONDS = 1.0
 BEAT_SECONDS = 10.0
 """How often this process says that it lives, for the sake of other hosts on the same ledger."""
 
-REST_AFTER_LESSONS = 50
+REST_AFTER_LESSONS = 200
 """Learning from a finished call, by counting it, takes some milliseconds. After it comes a rest of
-so many times as long: it may have 2 % of a core."""
+so many times as long: it may have half a percent of a core."""
 
 LONGEST_LESSON_SECONDS = 5.0
 """The next lesson waits so long for the end of one that is under way."""

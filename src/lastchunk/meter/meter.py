@@ -86,7 +86,11 @@ class Meter:
         self._unread_bytes += len(piece)
         if self._whole:
             self._bound_body()
-        elif self._evidence.phase < Phase.STREAMING or self._unread_bytes > UNREAD_BYTES_LIMIT:
+        elif (
+            self._evidence.phase < Phase.STREAMING
+            or self._evidence.phase is Phase.REPORTED
+            or self._unread_bytes > UNREAD_BYTES_LIMIT
+        ):
             self.read()
         elif (
             b'finish_reason":"' in piece
@@ -139,6 +143,8 @@ class Meter:
                 if not isinstance(event, (TextArrived, ReasoningArrived, ToolTextArrived)):
                     ahead.fold(event)
         self._ahead = ahead
+        if ahead.phase is Phase.REPORTED and not ahead.is_conclusive:
+            self.read()  # whether it was the usage so far is told by the output around it
 
     def _new_reader(self) -> ChatReader | ResponsesReader:
         return ResponsesReader() if self._dialect is Dialect.RESPONSES else ChatReader()
