@@ -43,8 +43,8 @@ REST_AFTER_LESSONS = 200
 """Learning from a finished call, by counting it, takes some milliseconds. After it comes a rest of
 so many times as long: it may have half a percent of a core."""
 
-LONGEST_LESSON_SECONDS = 5.0
-"""The next lesson waits so long for the end of one that is under way."""
+LONGEST_REST_SECONDS = 5.0
+"""Also how long the next lesson waits for the end of one that is under way."""
 
 LESSON_BYTES = 256 * 1024
 """Larger requests are not counted for the sake of learning."""
@@ -208,7 +208,7 @@ class Bookkeeper:
         now = self.clock.elapsed()
         small = metered.call.request.body_bytes <= LESSON_BYTES
         if small and now >= self._next_lesson and metered.can_teach():
-            self._next_lesson = now + LONGEST_LESSON_SECONDS
+            self._next_lesson = now + LONGEST_REST_SECONDS
             self._inbox.put(lambda: self._learn(metered))
         else:
             metered.drop_content()
@@ -221,7 +221,7 @@ class Bookkeeper:
         except Exception as error:  # as in _conclude: what is not learned is only not learned
             log.warning("%s teaches nothing: %s", metered.call_id, type(error).__name__)
         now = self.clock.elapsed()
-        self._next_lesson = now + (now - started) * REST_AFTER_LESSONS
+        self._next_lesson = now + min((now - started) * REST_AFTER_LESSONS, LONGEST_REST_SECONDS)
 
     def _checkpoint(self) -> None:
         seen: list[tuple[str, Observation]] = []

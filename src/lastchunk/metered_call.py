@@ -221,7 +221,7 @@ class MeteredCall:
         if (body := read_body(raw)) is None:
             return None
         prompt = read_prompt(request.dialect, body)
-        counted = count_prompt(prompt, model, request.dialect)
+        counted = count_prompt(prompt, model, request.billed_dialect)
         return experience.prompt(prompt, request, model, counted)
 
     def forget(self) -> None:

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 
 from cut_bodies import ALL, SEED, Body
 
@@ -46,13 +47,26 @@ def new_meter(body: Body) -> Meter:
     return meter
 
 
-def read(body: Body, pieces: Iterable[bytes]) -> tuple[Observation, list[str]]:
-    """All that is known at the end, without its times, and the texts that arrived."""
+def read(body: Body, pieces: Iterable[bytes]) -> tuple[Observation, list[str] | None]:
+    """All that is known at the end, without its times, and the texts that arrived.
+
+    Once usage has settled the account, what waits and what comes may stay unread: then neither
+    the texts nor what is said behind the end is compared.
+    """
     meter = new_meter(body)
     for piece in pieces:
         meter.receive(piece, 1)
     meter.finish()
+    if meter.is_conclusive:
+        settled = {"frames": 0, "failure_code": None, "unreadable": 0, "reasoning_seen": False}
+        return replace(seen_by(meter), refused_choices=0, **settled), None
     return seen_by(meter), spoken(meter)
+
+
+def in_frames(data: bytes) -> list[bytes]:
+    """As most servers write them: one frame a piece."""
+    ends = [0, *(found.end() for found in _BOUNDARY.finditer(data)), len(data)]
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 def seen_by(meter: Meter) -> Observation:

@@ -9,6 +9,7 @@ from cut_readings import (
     at_every_cut,
     characters,
     hidden,
+    in_frames,
     new_meter,
     read,
     told_without_content,
@@ -33,8 +34,10 @@ def check_any_cutting(body: Body) -> None:
     with told_without_content(body):
         whole = read(body, [body.data])
         same_at_random = read(body, cut_at_random(body.data, rng)) == whole
+        same_by_frames = read(body, in_frames(body.data)) == whole
         same_by_bytes = read(body, _each_byte(body.data)) == whole
     assert same_at_random, f"{body.id}: cut at random"
+    assert same_by_frames, f"{body.id}: frame by frame"
     assert same_by_bytes, f"{body.id}: byte by byte"
 
 

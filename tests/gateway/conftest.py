@@ -13,7 +13,7 @@ from lastchunk.settlement.experience import Experience
 from lastchunk.simulator import Simulator
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def nothing_is_learned() -> Iterator[None]:
     """These upstreams report what they like: it must not correct the counts of the next test."""
     with pytest.MonkeyPatch.context() as patched:

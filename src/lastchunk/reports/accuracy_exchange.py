@@ -83,6 +83,11 @@ class Exchange:
     usage: Mapping[str, object]
     created_at: int | None
 
+    @property
+    def created_ms(self) -> int | None:
+        """The answer's own time in Unix milliseconds, None if it has none."""
+        return None if self.created_at is None else self.created_at * 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -148,7 +153,7 @@ def read_exchange(line: bytes) -> Exchange | Skipped:
     return Exchange(
         endpoint=endpoint,
         provider=provider,
-        upstream=AZURE_HOST if is_azure else _text(fields.get("host")) or provider,
+        upstream=AZURE_HOST if is_azure else _upstream(_text(fields.get("host")) or provider),
         path=path,
         served=_text(fields.get("response_model")) or None,
         status=status,
@@ -159,6 +164,14 @@ def read_exchange(line: bytes) -> Exchange | Skipped:
         usage=usage if isinstance(usage, dict) else {},
         created_at=_created_at(fields.get("body")),
     )
+
+
+_HOSTS = {"copilot": "api.githubcopilot.com", "openrouter": "openrouter.ai"}
+"""Relays by the recorder's name, where a recording does not keep their host."""
+
+
+def _upstream(host: str) -> str:
+    return _HOSTS.get(host, host)
 
 
 def _endpoint(fields: Mapping[str, object]) -> Endpoint | None:

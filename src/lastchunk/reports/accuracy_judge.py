@@ -88,7 +88,8 @@ class Judge:
         truth = billed.input_tokens
         if not truth:
             return None
-        cold = count_prompt(prompt, model, request.dialect).quantity
+        dialect, at_ms = request.billed_dialect, exchange.created_ms
+        cold = count_prompt(prompt, model, dialect, at_ms=at_ms).quantity
         shape = shape_of(prompt, request, model, _KEY)
         kind = prompt_class(exchange.endpoint, prompt, model)
         warm, familiar = self._learned(Side.PROMPT, shape, request, model, cold, truth)
@@ -118,15 +119,22 @@ class Judge:
         if not exchange.endpoint.answers or not exchange.answer:
             return None
         counts = tally.counts()
-        truth = visible_output(billed, counts)
+        model = countable_model(seen.model_served, request.model)
+        truth = visible_output(billed, counts, model)
         if truth is not None:
             truth -= _rejected(exchange.usage)
         if not truth or truth < 0:
             return None
-        model = countable_model(seen.model_served, request.model)
-        seen = replace(seen, model_served=model)
+        seen = replace(seen, model_served=model, reported=billed)
         upstream = runs_tools_upstream(prompt)
-        cold = answer_count(request, seen, counts, tools_upstream=upstream)
+        cold = answer_count(
+            request,
+            seen,
+            counts,
+            tools_upstream=upstream,
+            stops=bool(exchange.request.get("stop")),
+            at_ms=exchange.created_ms,
+        )
         shape = answer_shape_of(request, seen, counts, _KEY, tools_upstream=upstream)
         kind = output_class(counts, seen, model, upstream)
         warm, familiar = self._learned(Side.OUTPUT, shape, request, model, cold, truth)

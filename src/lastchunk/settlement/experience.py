@@ -107,7 +107,7 @@ class Experience:
         rows: list[LessonRow] = []
         if truth := seen.reported.input_tokens:
             rows.append(learn(Side.PROMPT, prompt.shape, family, prompt.plain, truth, seen_ms))
-        visible = None if seen.output is None else visible_output(seen.reported, seen.output)
+        visible = None if seen.output is None else visible_output(seen.reported, seen.output, model)
         if visible and seen.output is not None and is_finished(seen):
             upstream = prompt.tools_upstream
             answer = answer_count(request, seen, seen.output, tools_upstream=upstream)

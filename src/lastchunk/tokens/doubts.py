@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lastchunk.tokens.dated import PARALLEL_NAMESPACE_TOKENS
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -28,8 +30,12 @@ UNSETTLED = Doubt(-2, 0, 2)
 """A place in a tool's schema whose rendering is not settled."""
 SCHEMA_LIMIT = Doubt(0, 0, 100_000)
 """A schema so large or deep that part of it was not rendered."""
-BUNDLE = Doubt(-3, 0, 3)
-"""Several calls in one turn."""
+BUNDLE = Doubt(-2, 0, 2)
+"""Several calls in one turn, and their results."""
+EARLY_RESPONSES = Doubt(0, 0, 60)
+"""The first weeks of responses, on models other than gpt-4o."""
+EARLY_TOOLS = Doubt(-PARALLEL_NAMESPACE_TOKENS, 0, 5)
+"""The same with tools: where parallel calls were switched off, their namespace is not there."""
 MARKED_CALL = Doubt(-3, 0, 0)
 """A call item with the provider's status: three tokens more in most recordings, not in all."""
 REASONING_ROUND = Doubt(-3, 0, 3)

@@ -14,6 +14,7 @@ class Family(Enum):
 
     GPT_3_5 = "gpt-3.5"
     GPT_4 = "gpt-4"
+    GPT_4_TURBO = "gpt-4-turbo"
     GPT_4O = "gpt-4o"
     O_SERIES = "o-series"
     GPT_5 = "gpt-5"
@@ -39,6 +40,10 @@ _PREFIXES: tuple[tuple[str, Family], ...] = (
     ("gpt-41", Family.GPT_4O),
     ("gpt-4.5", Family.GPT_4O),
     ("chatgpt-4o", Family.GPT_4O),
+    ("gpt-4-turbo", Family.GPT_4_TURBO),
+    ("gpt-4-1106", Family.GPT_4_TURBO),
+    ("gpt-4-0125", Family.GPT_4_TURBO),
+    ("gpt-4-vision", Family.GPT_4_TURBO),
     ("gpt-4", Family.GPT_4),
     ("gpt4", Family.GPT_4),
     ("gpt-5.1", Family.GPT_5_1),
@@ -80,11 +85,11 @@ class PromptRules:
     """Tools and formats are a section of the system message, behind a blank line."""
     bare_tool: int = 0
     """More where the first tool has no description."""
-    required: int = 0
-    required_behind_system: int = 0
     none: int = 0
     forced: int | None = 6
     """Besides the name of the forced function; `None`: forcing adds nothing."""
+    forces_only_tool: bool = False
+    """Where a call is required and one tool declared, that tool is forced."""
     call: int = 6
     """An earlier call, besides `functions.name` and arguments."""
     call_turn: int = 0
@@ -93,8 +98,8 @@ class PromptRules:
     """Its result, besides the tool's name and the content."""
     bundles_calls: bool = True
     """Several calls of one turn are one call of `multi_tool_use.parallel`."""
-    parallel_result: int = 7
-    """A result of a bundled call, besides its content."""
+    bundled_results: int = 10
+    """Their results, besides their contents: one message that holds a JSON array of them."""
     marked_call: int = 0
     """More for a call item that carries the provider's status and has no other call beside it."""
     schema: int = 0
@@ -126,9 +131,8 @@ _CHAT_REASONING = PromptRules(
 _RESPONSES = PromptRules(
     tools=3,
     tools_turn=0,
-    required=9,
-    required_behind_system=8,
     none=1,
+    forces_only_tool=True,
     bundles_calls=False,
     call=4,
     result=6,

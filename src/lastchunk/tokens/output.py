@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from lastchunk.tokens.dated import AZURE_END_TOKEN, END_TOKEN
 from lastchunk.tokens.families import Family, family_of
 from lastchunk.usage import Basis, OutputCounts, Quantity
 from lastchunk.wire.dialect import Dialect
@@ -34,7 +35,12 @@ class AnswerRules:
     parallel_calls: int = 6
     text_before_call: int = 1
     refusal: int = 1
-    azure: int = 1
+    reasoned: int = 0
+    """More where the answer reasoned: the switch from the reasoning to what is shown."""
+    reasoned_text_beside_tools: int = 0
+    """The same for a text where tools are declared."""
+    bills_end: bool = True
+    """Billed with the end of turn where and when that is billed: one token."""
     least: int = 0
     """Further below the constant that recordings go."""
     most: int = 1
@@ -44,16 +50,16 @@ class AnswerRules:
 _CHAT = AnswerRules()
 _CHAT_GPT_5 = AnswerRules(
     text=9,
-    text_beside_tools=9,
+    text_beside_tools=3,
     text_beside_none=12,
     text_in_schema=13,
     text_in_schema_beside_tools=14,
     call=15,
     forced_call=15,
     names_forced=True,
-    parallel_calls=17,
+    parallel_calls=15,
     text_before_call=9,
-    least=-2,
+    reasoned_text_beside_tools=6,
     most=ROUNDING,
 )
 _CHAT_GPT_5_4 = replace(
@@ -66,11 +72,16 @@ _CHAT_GPT_5_4 = replace(
     call=9,
     forced_call=9,
     parallel_calls=9,
-    least=0,
+    reasoned_text_beside_tools=0,
     most=2,
 )
 _CHAT_O_SERIES = replace(
-    _CHAT_GPT_5, text=14, text_beside_tools=14, call=17, forced_call=17, least=-4
+    _CHAT_GPT_5,
+    text=10,
+    text_beside_tools=10,
+    call=17,
+    forced_call=17,
+    reasoned_text_beside_tools=0,
 )
 _RESPONSES = AnswerRules(
     text=1,
@@ -86,7 +97,7 @@ _RESPONSES = AnswerRules(
 )
 _RESPONSES_GPT_5 = AnswerRules(
     text=6,
-    text_beside_tools=6,
+    text_beside_tools=4,
     text_beside_none=6,
     text_in_schema=10,
     text_in_schema_beside_tools=10,
@@ -96,8 +107,9 @@ _RESPONSES_GPT_5 = AnswerRules(
     parallel_calls=13,
     text_before_call=9,
     refusal=7,
-    azure=0,
-    least=-2,
+    reasoned_text_beside_tools=2,
+    bills_end=False,
+    least=0,
     most=ROUNDING,
 )
 _RESPONSES_LATER = replace(
@@ -111,18 +123,25 @@ _RESPONSES_LATER = replace(
     forced_call=10,
     parallel_calls=10,
     refusal=5,
-    least=0,
+    reasoned=2,
+    reasoned_text_beside_tools=0,
     most=2,
 )
 _RESPONSES_O_SERIES = replace(
-    _RESPONSES_GPT_5, text=1, text_beside_tools=1, least=0, most=ROUNDING + 6
+    _RESPONSES_GPT_5,
+    text=1,
+    text_beside_tools=1,
+    reasoned_text_beside_tools=0,
+    most=ROUNDING + 6,
 )
 
 _ANSWERS: dict[tuple[Dialect, Family], AnswerRules] = {
     (Dialect.CHAT, Family.GPT_4): replace(_CHAT, call=3),
     (Dialect.CHAT, Family.O_SERIES): _CHAT_O_SERIES,
     (Dialect.CHAT, Family.GPT_5): _CHAT_GPT_5,
-    (Dialect.CHAT, Family.GPT_5_1): replace(_CHAT_GPT_5, most=2),
+    (Dialect.CHAT, Family.GPT_5_1): replace(
+        _CHAT_GPT_5, text_beside_tools=9, reasoned_text_beside_tools=0, least=-6, most=2
+    ),
     (Dialect.CHAT, Family.GPT_5_4): _CHAT_GPT_5_4,
     (Dialect.RESPONSES, Family.O_SERIES): _RESPONSES_O_SERIES,
     (Dialect.RESPONSES, Family.GPT_5): _RESPONSES_GPT_5,
@@ -150,6 +169,9 @@ def count_output(
     azure: bool,
     refusals: int,
     choices: int = 1,
+    reasoned: bool = False,
+    stops: bool = False,
+    at_ms: int | None = None,
 ) -> Quantity:
     """Tokens of the output that arrived, without hidden reasoning.
 
@@ -157,17 +179,24 @@ def count_output(
     a length limit, has no end-of-turn tokens; but a call's opening, and the opening of an answer
     that may reason, are generated before its text. `forced_call`: the request forced one named
     function, or in responses required a call while one function was declared. Each of `choices`
-    that finished has its own end-of-turn tokens.
+    that finished has its own end-of-turn tokens. `reasoned`: the provider told that it reasoned,
+    unseen. `stops`: the request names stop sequences, and an end by one of them is no end of turn.
+    `at_ms`: when, in Unix milliseconds; None: today.
     """
-    total, spread = counts.total, counts.spread
+    family = family_of(model)
+    total, spread = shown_tokens(counts, model), counts.spread
     if not total or dialect is Dialect.COMPLETIONS:
         return Quantity(max(0, total - spread), total, total + spread, Basis.COUNTED)
-    family = family_of(model)
     rules = answer_rules(dialect, family)
     extra = _around(counts, rules, tools_declared, forced_call, json_schema, tool_choice_none)
+    if reasoned:
+        extra += rules.reasoned
+        if tools_declared and not (counts.calls or json_schema or tool_choice_none):
+            extra += rules.reasoned_text_beside_tools
     low, high = extra + rules.least, extra + rules.most
     if finished:
-        extra = (extra + rules.azure * azure) * choices + rules.refusal * refusals
+        end = rules.bills_end and _end_is_billed(dialect, family, azure, stops, at_ms)
+        extra = (extra + end) * choices + rules.refusal * refusals
         low, high = extra + rules.least * choices, extra + rules.most * choices
     elif family.reasons:
         extra = max(0, extra - 1)
@@ -182,6 +211,24 @@ def count_output(
     best = max(0, total + extra)
     least, most = max(0, total + low - spread), total + high + spread
     return Quantity(min(best, least), best, max(best, most), Basis.COUNTED)
+
+
+def shown_tokens(counts: OutputCounts, model: str) -> int:
+    """Of what arrived, what is billed as it was counted.
+
+    OpenAI's models never show their reasoning: what arrives as such, from a relay, sums it up.
+    """
+    return counts.total - (counts.reasoning_tokens if family_of(model).reasons else 0)
+
+
+def _end_is_billed(
+    dialect: Dialect, family: Family, azure: bool, stops: bool, at_ms: int | None
+) -> bool:
+    """Whether the token that ends a turn is billed."""
+    if azure:
+        return AZURE_END_TOKEN.holds(at_ms)
+    early = dialect is Dialect.CHAT and not family.reasons and family is not Family.OTHER
+    return early and not stops and END_TOKEN.holds(at_ms)
 
 
 def _around(

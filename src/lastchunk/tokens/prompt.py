@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from lastchunk.tokens.dated import (
+    ESCAPED_RESULTS,
+    PARALLEL_NAMESPACE_TOKENS,
+    PARALLEL_NAMESPACE_TOKENS_BEHIND_SYSTEM,
+    PREAMBLE_TOKENS,
+    RESPONSES_PREAMBLE,
+)
 from lastchunk.tokens.doubts import (
     BUNDLE,
+    EARLY_RESPONSES,
+    EARLY_TOOLS,
     MARKED_CALL,
     NO_DOUBT,
     REASONING_ROUND,
@@ -21,13 +30,14 @@ from lastchunk.tokens.encodings import (
     EXTRAPOLATION_SPREAD,
     Counted,
     Encoding,
+    base_model,
     count,
     encoding_of,
 )
 from lastchunk.tokens.families import Family, PromptRules, family_of, prompt_rules
 from lastchunk.tokens.formats import format_text
 from lastchunk.tokens.images import image_range, image_rule, image_tokens
-from lastchunk.tokens.tally import PARALLEL_NAME, compact_arguments, parallel_text
+from lastchunk.tokens.tally import PARALLEL_NAME, bundled_text, compact_arguments, parallel_text
 from lastchunk.tokens.tools import namespace_text
 from lastchunk.usage import Basis, Quantity
 from lastchunk.wire.dialect import Dialect
@@ -54,24 +64,33 @@ class PromptCount:
     reasons: tuple[str, ...]
 
 
-def count_prompt(prompt: Prompt, model: str, dialect: Dialect) -> PromptCount:
+def count_prompt(
+    prompt: Prompt, model: str, dialect: Dialect, *, at_ms: int | None = None
+) -> PromptCount:
     """Input tokens. COUNTED where all is derivable; else BOUNDED, wide, with reasons.
 
-    Never raises. Linear in the prompt's size up to a cap, and extrapolated beyond.
+    `dialect` is the one that is billed (`CallRequest.billed_dialect`); `at_ms` when the call was
+    made, in Unix milliseconds, None: today. Never raises. Linear in the prompt's size up to a cap,
+    and extrapolated beyond.
     """
-    encoding = encoding_of(model)
+    encoding, family = encoding_of(model), family_of(model)
     sheet = _Sheet(encoding)
     if dialect is Dialect.COMPLETIONS:
         sheet.tokens += prompt.ready_tokens
         for turn in prompt.turns:
             sheet.write("".join(turn.texts))
     else:
-        _write_conversation(sheet, prompt, prompt_rules(dialect, family_of(model)))
+        escaped = ESCAPED_RESULTS.holds(at_ms)
+        _write_conversation(sheet, prompt, prompt_rules(dialect, family), escaped)
         _add_pictures(sheet, prompt, model)
+        if dialect is Dialect.RESPONSES and RESPONSES_PREAMBLE.holds(at_ms):
+            _add_preamble(sheet, prompt, model)
     for unknown in prompt.unknowns:
         sheet.doubt += doubt_of(unknown)
         sheet.reasons.append(unknown)
-    _add_strangeness(sheet, encoding, family_of(model), bool(prompt.tools))
+    bare = dialect is Dialect.COMPLETIONS and encoding.exact
+    templated = family is Family.OTHER and not bare
+    _add_strangeness(sheet, encoding, templated, bool(prompt.tools))
     return sheet.count()
 
 
@@ -118,20 +137,26 @@ class _Sheet:
         return PromptCount(Quantity(low, best, high, basis), tuple(dict.fromkeys(self.reasons)))
 
 
-def _write_conversation(sheet: _Sheet, prompt: Prompt, rules: PromptRules) -> None:
+def _write_conversation(sheet: _Sheet, prompt: Prompt, rules: PromptRules, escaped: bool) -> None:
     sheet.tokens += rules.opening
     if prompt.instructions is not None:
         sheet.tokens += rules.turn
         sheet.write(prompt.instructions)
     bundled = False
+    bundle: list[str] = []
     before: Turn | None = None
     for turn, after in zip_longest(prompt.turns, prompt.turns[1:]):
-        if turn.answers is not None:
-            _write_result(sheet, turn, rules, bundled)
-        else:
+        if turn.answers is None:
             bundled = rules.bundles_calls and len(turn.calls) > 1
             alone = not any(other and other.calls for other in (before, after))
             _write_turn(sheet, turn, rules, alone)
+        elif bundled:
+            bundle.append("".join(turn.texts))
+        else:
+            _write_result(sheet, turn, rules)
+        if bundle and (after is None or after.answers is None):
+            _write_bundle(sheet, bundle, rules, escaped)
+            bundle = []
         before = turn
     if prompt.prediction is not None:
         sheet.write(prompt.prediction)
@@ -188,14 +213,20 @@ def _write_turn(sheet: _Sheet, turn: Turn, rules: PromptRules, alone: bool) -> N
             sheet.doubt += REASONING_ROUND
 
 
-def _write_result(sheet: _Sheet, turn: Turn, rules: PromptRules, bundled: bool) -> None:
+def _write_result(sheet: _Sheet, turn: Turn, rules: PromptRules) -> None:
     sheet.write("".join(turn.texts))
-    if bundled:
-        sheet.tokens += rules.parallel_result
-        sheet.write(turn.name or "")
-    else:
-        sheet.tokens += rules.result
-        sheet.write(turn.answers or "")
+    sheet.tokens += rules.result
+    sheet.write(turn.answers or "")
+
+
+def _write_bundle(sheet: _Sheet, results: list[str], rules: PromptRules, escaped: bool) -> None:
+    """The results of bundled calls, without their tools' names. Either way of escaping is near."""
+    text, other = bundled_text(results, escaped), bundled_text(results, not escaped)
+    tokens = sheet.measure(text)
+    sheet.tokens += rules.bundled_results + tokens
+    if other != text:
+        difference = sheet.measure(other) - tokens
+        sheet.doubt += Doubt(min(0, difference), 0, max(0, difference))
 
 
 def _write_tools(sheet: _Sheet, prompt: Prompt, rules: PromptRules, system: str | None) -> None:
@@ -210,13 +241,14 @@ def _write_tools(sheet: _Sheet, prompt: Prompt, rules: PromptRules, system: str 
     if system is None or not rules.joins_system:
         sheet.tokens += rules.tools_turn
     match prompt.tool_choice:
-        case ToolChoice.REQUIRED:
-            sheet.tokens += rules.required if system is None else rules.required_behind_system
         case ToolChoice.NONE:
             sheet.tokens += rules.none
         case ToolChoice.FORCED if rules.forced is not None:
             sheet.tokens += rules.forced
             sheet.write("functions." + prompt.forced_name)
+        case ToolChoice.REQUIRED if rules.forces_only_tool and len(prompt.tools) == 1:
+            sheet.tokens += rules.forced or 0
+            sheet.write("functions." + prompt.tools[0].name)
 
 
 def _write_schema(sheet: _Sheet, prompt: Prompt, rules: PromptRules, system: str | None) -> None:
@@ -234,6 +266,20 @@ def _write_schema(sheet: _Sheet, prompt: Prompt, rules: PromptRules, system: str
         sheet.tokens += (1 + past) * (rules.schema_heading + sheet.measure(schema.name))
 
 
+def _add_preamble(sheet: _Sheet, prompt: Prompt, model: str) -> None:
+    """What responses told gpt-4o besides the request in their first weeks."""
+    if not base_model(model).startswith("gpt-4o"):
+        sheet.doubt += EARLY_RESPONSES
+        return
+    sheet.tokens += PREAMBLE_TOKENS
+    if prompt.tools:
+        behind = _system_text(prompt) is not None
+        sheet.tokens += (
+            PARALLEL_NAMESPACE_TOKENS_BEHIND_SYSTEM if behind else PARALLEL_NAMESPACE_TOKENS
+        )
+        sheet.doubt += EARLY_TOOLS
+
+
 def _add_pictures(sheet: _Sheet, prompt: Prompt, model: str) -> None:
     rule = image_rule(model)
     for turn in prompt.turns:
@@ -245,14 +291,14 @@ def _add_pictures(sheet: _Sheet, prompt: Prompt, model: str) -> None:
                 sheet.doubt += Doubt(least, likely, most)
 
 
-def _add_strangeness(sheet: _Sheet, encoding: Encoding, family: Family, tools: bool) -> None:
-    """Widens where the vocabulary, or how the family renders a conversation, is not OpenAI's."""
+def _add_strangeness(sheet: _Sheet, encoding: Encoding, templated: bool, tools: bool) -> None:
+    """Widens where the vocabulary, or the template of a conversation, is not OpenAI's."""
     tokens = sheet.tokens
     if not encoding.exact:
         margin = round(tokens * (NEAREST_VOCABULARY if encoding.known else UNKNOWN_VOCABULARY))
         name = "vocabulary_nearest" if encoding.known else "vocabulary_unknown"
         sheet.bound(Doubt(-margin, 0, margin), name)
-    if family is Family.OTHER:
+    if templated:
         most = round(tokens * OTHER_TEMPLATE) + OTHER_TEMPLATE_TOKENS
         if tools:
             most += round(tokens * OTHER_TOOLS) + OTHER_TOOLS_TOKENS

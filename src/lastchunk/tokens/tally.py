@@ -213,3 +213,25 @@ def parallel_text(calls: list[tuple[str, str]]) -> str:
         for name, arguments in calls
     )
     return f'{{"tool_uses":[{uses}]}}'
+
+
+def bundled_text(results: list[str], escaped: bool) -> str:
+    """Results of several calls as the model is shown them: one JSON array (measured on recordings).
+
+    A result that is itself a JSON object or array stands in it as that, any other as a string;
+    `escaped`: characters beyond ASCII as escapes.
+    """
+    try:
+        return json.dumps([_structured(result) for result in results], ensure_ascii=escaped)
+    except RecursionError:
+        return json.dumps(results, ensure_ascii=escaped)
+
+
+def _structured(result: str) -> object:
+    """The object or array that a text holds, else the text."""
+    if result.lstrip()[:1] not in ("{", "["):
+        return result
+    try:
+        return json.loads(result)
+    except (ValueError, RecursionError):
+        return result

@@ -20,6 +20,14 @@ Body = Mapping[str, object]
 """A parsed request body. It holds content: it lives in memory only."""
 
 
+_AZURE_HOSTS = (".azure.com", ".microsoft.com", "githubcopilot.com")
+
+_RELAYS_BY_RESPONSES = ("openrouter.ai",)
+_MODELS_BY_RESPONSES = ("gpt-4.1", "gpt-5", "o1", "o3", "o4")
+"""OpenRouter asks OpenAI's newer models by responses, whatever it was asked by: its recordings of
+these have the constants of responses, those of gpt-4o the ones of chat."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallRequest:
     """What was asked for, without content.
@@ -44,8 +52,13 @@ class CallRequest:
 
     @property
     def azure(self) -> bool:
-        """Whether the upstream is Azure OpenAI, which adds constants of its own."""
-        return self.upstream.partition(":")[0].endswith((".azure.com", ".microsoft.com"))
+        """Whether Azure OpenAI answers, which adds constants of its own; Copilot relays to it."""
+        return self.upstream.partition(":")[0].endswith(_AZURE_HOSTS)
+
+    @property
+    def billed_dialect(self) -> Dialect:
+        """The dialect whose constants are billed, where a relay speaks another one upstream."""
+        return _billed_dialect(self.dialect, self.upstream, self.model)
 
 
 def read_body(raw: bytes) -> Body | None:
@@ -66,9 +79,10 @@ def read_request(
 
     `path` gives the model where the body does not: Azure names it in the URL.
     """
+    model = _name(body.get("model")) or _deployment(path) or "unknown"
     return CallRequest(
         dialect=dialect,
-        model=_name(body.get("model")) or _deployment(path) or "unknown",
+        model=model,
         stream=body.get("stream") is True,
         usage_requested=usage_requested(dialect, body),
         upstream=upstream,
@@ -77,7 +91,7 @@ def read_request(
         output_ceiling=_ceiling(body),
         service_tier=_name(body.get("service_tier")),
         tools_declared=bool(body.get("tools") or body.get("functions")),
-        tool_choice=_tool_choice(dialect, body),
+        tool_choice=_tool_choice(_billed_dialect(dialect, upstream, model), body),
         json_schema=_wants_json_schema(body),
         background=body.get("background") is True,
     )
@@ -129,6 +143,14 @@ def _ceiling(body: Body) -> int | None:
         if (limit := _count(body.get(key))) is not None:
             return limit
     return None
+
+
+def _billed_dialect(dialect: Dialect, upstream: str, model: str) -> Dialect:
+    relayed = upstream.partition(":")[0].endswith(_RELAYS_BY_RESPONSES)
+    name = model.rpartition("/")[2]
+    if relayed and dialect is Dialect.CHAT and name.startswith(_MODELS_BY_RESPONSES):
+        return Dialect.RESPONSES
+    return dialect
 
 
 def _tool_choice(dialect: Dialect, body: Body) -> str:
