@@ -145,3 +145,14 @@ def test_the_option_is_added_at_the_top_and_nowhere_else(raw, asked):
 )
 def test_only_calls_that_generate_are_metered(method, path, dialect):
     assert dialect_of(method, path) is dialect
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body"),
+    [
+        (Dialect.CHAT, {"reasoning_effort": "low"}),
+        (Dialect.RESPONSES, {"reasoning": {"effort": "low"}}),
+    ],
+)
+def test_the_effort_asked_for_is_a_fact_of_the_request(dialect, body):
+    assert read_request(dialect, body, upstream="", body_bytes=0).reasoning_effort == "low"

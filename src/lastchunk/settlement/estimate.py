@@ -173,7 +173,8 @@ def _hidden_reasoning(call: OpenCall, seen: Observation, experience: Experience)
     model = seen.model_served or call.request.model
     thinking_ends = seen.first_token_ms or seen.observed_ms
     seconds = _seconds(call.opened_ms, thinking_ends)
-    learned = None if seen.reasoning_seen else experience.hidden_reasoning(model, seconds)
+    effort = call.request.reasoning_effort
+    learned = None if seen.reasoning_seen else experience.hidden_reasoning(model, effort, seconds)
     if learned is not None or not reasons_silently(model):
         return learned
     steps = max(1, round(seconds * HIDDEN_TOKENS_PER_SECOND / HIDDEN_ROUNDING))

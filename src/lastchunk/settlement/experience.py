@@ -22,9 +22,6 @@ from lastchunk.wire.request import CallRequest
 
 LessonRow = ResidualRow | ReasoningRow
 
-_ANY_EFFORT = ""
-"""The effort that was asked for is not among the stored facts of a request."""
-
 
 @dataclass(frozen=True, slots=True)
 class KnownPrompt:
@@ -82,9 +79,11 @@ class Experience:
         family = family_of(seen.model_served or request.model, request.dialect)
         return self._residuals.corrected(Side.OUTPUT, shape, family, counted)
 
-    def hidden_reasoning(self, model: str, silent_seconds: float) -> Quantity | None:
+    def hidden_reasoning(
+        self, model: str, effort: str | None, silent_seconds: float
+    ) -> Quantity | None:
         """Reasoning tokens of so many silent seconds; None where nothing was learned of it."""
-        return self._paces.hidden_reasoning(model, _ANY_EFFORT, silent_seconds)
+        return self._paces.hidden_reasoning(model, effort or "", silent_seconds)
 
     def learn(
         self,
@@ -116,8 +115,9 @@ class Experience:
         reasoning = seen.reported.output_reasoning_tokens
         thinks = bool(reasoning) or reasons_silently(model)
         if reasoning is not None and thinks and silent_seconds is not None:
+            effort = request.reasoning_effort or ""
             learn_pace = self._paces.learn_reasoning
-            rows.append(learn_pace(model, _ANY_EFFORT, silent_seconds, reasoning, seen_ms))
+            rows.append(learn_pace(model, effort, silent_seconds, reasoning, seen_ms))
         return rows
 
     def _answer_shape(

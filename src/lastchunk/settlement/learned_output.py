@@ -21,7 +21,7 @@ OTHER_VOCABULARY = 0.25
 one at hand. Nine of ten such recordings are within."""
 
 OTHER_BELOW = 5
-OTHER_ABOVE = 20
+OTHER_ABOVE = 12
 """What a turn and each call of another model may have around their text: end tokens and call
 markers above (0 to 12, calls to 40), call text that is shorter than ours below."""
 

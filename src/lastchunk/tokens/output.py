@@ -93,7 +93,7 @@ _RESPONSES = AnswerRules(
     forced_call=1,
     parallel_calls=7,
     refusal=2,
-    least=-1,
+    most=0,
 )
 _RESPONSES_GPT_5 = AnswerRules(
     text=6,
@@ -198,6 +198,8 @@ def count_output(
         end = rules.bills_end and _end_is_billed(dialect, family, azure, stops, at_ms)
         extra = (extra + end) * choices + rules.refusal * refusals
         low, high = extra + rules.least * choices, extra + rules.most * choices
+        if azure and not family.reasons:
+            high = extra
     elif family.reasons:
         extra = max(0, extra - 1)
         low = 0

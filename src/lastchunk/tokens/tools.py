@@ -251,7 +251,8 @@ def _union(options: list[Schema], rendering: _Rendering, depth: int) -> str:
         note = " ".join(_notes(resolved))
         if not rendering.spend(len(note)):
             return "any"
-        types.append(_type(resolved, rendering, depth + 1))
+        kind = _type(resolved, rendering, depth + 1)
+        types.append("array" if kind in _PLAIN_ARRAYS else kind)
         notes.append(note)
     if not any(notes) and not any("\n" in kind for kind in types):
         rendering.doubts += any(kind.endswith("[]") for kind in types)
@@ -262,6 +263,10 @@ def _union(options: list[Schema], rendering: _Rendering, depth: int) -> str:
         for kind, note in zip(types, notes, strict=True)
     ]
     return "\n" + "\n".join(lines)
+
+
+_PLAIN_ARRAYS = frozenset(f"{kind}[]" for kind in (*_SCALARS.values(), "any"))
+"""Beside other types these cost as much as one short word (two projects' recordings)."""
 
 
 def _notes(option: Schema) -> list[str]:

@@ -49,6 +49,7 @@ class CallRequest:
     tool_choice: str = "auto"
     json_schema: bool = False
     background: bool = False
+    reasoning_effort: str | None = None
 
     @property
     def azure(self) -> bool:
@@ -94,6 +95,7 @@ def read_request(
         tool_choice=_tool_choice(_billed_dialect(dialect, upstream, model), body),
         json_schema=_wants_json_schema(body),
         background=body.get("background") is True,
+        reasoning_effort=_effort(body),
     )
 
 
@@ -173,6 +175,13 @@ def _wants_json_schema(body: Body) -> bool:
     if isinstance(text, dict):
         wanted = text.get("format")
     return isinstance(wanted, dict) and wanted.get("type") == "json_schema"
+
+
+def _effort(body: Body) -> str | None:
+    """How much the model is asked to reason: chat says it at the top, responses inside."""
+    reasoning = body.get("reasoning")
+    nested = reasoning.get("effort") if isinstance(reasoning, dict) else None
+    return _name(body.get("reasoning_effort")) or _name(nested)
 
 
 def _deployment(path: str) -> str | None:
