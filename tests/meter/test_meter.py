@@ -226,3 +226,25 @@ def test_when_it_is_read_does_not_matter(number, places):
         meter.finish()
     assert lazy.observe(2) == eager.observe(2)
     assert lazy.take_texts() == eager.take_texts()
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 61, 200])
+def test_the_finish_is_seen_as_soon_as_its_frame_is_whole_however_it_is_cut(size):
+    meter = new_meter()
+    meter.headed(200, SSE, None)
+    frame = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    body = said("a") + said("b") + frame
+    for start in range(0, len(body), size):
+        meter.receive(body[start : start + size], 5)
+    assert meter.awaits_usage
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 61, 200])
+def test_a_call_is_settled_by_its_usage_however_it_is_cut(size):
+    meter = new_meter()
+    meter.headed(200, SSE, None)
+    finish = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    body = said("a") + said("b") + finish + chunk(choices=[], **usage(2))
+    for start in range(0, len(body), size):
+        meter.receive(body[start : start + size], 5)
+    assert meter.is_conclusive

@@ -156,3 +156,31 @@ def test_only_calls_that_generate_are_metered(method, path, dialect):
 )
 def test_the_effort_asked_for_is_a_fact_of_the_request(dialect, body):
     assert read_request(dialect, body, upstream="", body_bytes=0).reasoning_effort == "low"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "model", "billed"),
+    [
+        ("openrouter.ai", "openai/gpt-5.2", Dialect.RESPONSES),
+        ("openrouter.ai:443", "openai/gpt-4.1-mini", Dialect.RESPONSES),
+        ("openrouter.ai", "openai/gpt-4o", Dialect.CHAT),
+        ("openrouter.ai", "mistralai/mistral-large", Dialect.CHAT),
+        ("api.openai.com", "gpt-5.2", Dialect.CHAT),
+    ],
+)
+def test_a_relay_that_speaks_responses_upstream_is_billed_so(
+    upstream: str, model: str, billed: Dialect
+) -> None:
+    body = {"model": model, "tools": [{}], "tool_choice": "required"}
+    read = read_request(Dialect.CHAT, body, upstream=upstream, body_bytes=9)
+    assert read.billed_dialect is billed
+    assert read.tool_choice == ("forced" if billed is Dialect.RESPONSES else "required")
+
+
+def test_copilot_is_answered_by_azure() -> None:
+    def read(upstream: str) -> bool:
+        return read_request(Dialect.CHAT, {}, upstream=upstream, body_bytes=9).azure
+
+    assert read("api.githubcopilot.com")
+    assert read("mine.openai.azure.com:443")
+    assert not read("api.openai.com")

@@ -22,6 +22,9 @@ from lastchunk.wire.sse import Oversized, SseReader
 UNREAD_BYTES_LIMIT = 128 * 1024
 """Bytes that may wait unread. A call whose usage arrives is hardly ever read more than its end."""
 
+_LONGEST_MARK = len(b'finish_reason": "')
+"""A mark may be cut by the edge of a piece: so much of the piece before is looked at again."""
+
 BODY_BYTES_LIMIT = 32 * 1024 * 1024
 """The largest answer that is kept to be read whole, when it is not streamed."""
 
@@ -49,6 +52,8 @@ class Meter:
         self._unread: list[bytes] = []
         self._unread_bytes = 0
         self._last_read = b""
+        self._edge = b""
+        self._in_marked_frame = False
         self._texts: list[OutputText] = []
         self._kept_chars = 0
         self._whole = False
@@ -92,14 +97,25 @@ class Meter:
             or self._unread_bytes > UNREAD_BYTES_LIMIT
         ):
             self.read()
-        elif (
-            b'finish_reason":"' in piece
-            or b'usage":{' in piece
-            or b"[DONE]" in piece
-            or b'usage": {' in piece
-            or b'finish_reason": "' in piece
-        ):
+        elif self._is_marked(piece):
             self._read_ahead(piece)
+
+    def _is_marked(self, piece: bytes) -> bool:
+        """Whether a frame that may matter at once is in this piece, or goes on in it."""
+        text = self._edge + piece if self._edge else piece
+        if not (
+            self._in_marked_frame
+            or b'finish_reason":"' in text
+            or b'usage":{' in text
+            or b"[DONE]" in text
+            or b'usage": {' in text
+            or b'finish_reason": "' in text
+        ):
+            self._edge = b"" if piece.endswith(b"\n") else text[-_LONGEST_MARK:]
+            return False
+        self._edge = b""
+        self._in_marked_frame = not piece.endswith((b"\n\n", b"\r\n\r\n"))
+        return True
 
     def read(self) -> None:
         """Read what waits, in order. A whole, not streamed answer is read at its end only."""
