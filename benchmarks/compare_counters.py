@@ -32,6 +32,7 @@ from lastchunk.reports.accuracy_exchange import (
 from lastchunk.reports.accuracy_judge import Judge, Judged, countable_model, request_of
 from lastchunk.reports.accuracy_scores import Score
 from lastchunk.settlement.residuals import Side
+from lastchunk.tokens.families import family_of
 from lastchunk.usage import Basis, Quantity
 from lastchunk.wire.events import ReasoningArrived, TextArrived
 
@@ -176,14 +177,17 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def answer_text(exchange: Exchange) -> str:
+def answer_text(exchange: Exchange, model: str) -> str:
     """All visible text of the answer with names and arguments of calls, as LiteLLM joins it."""
     meter = Meter(request_of(exchange))
     meter.headed(exchange.status, exchange.content_type, None)
     meter.receive(exchange.answer, 0)
     meter.finish()
     texts = []
+    summed_up = family_of(model).reasons  # such a text is not what is billed, for no counter
     for piece in meter.take_texts():
+        if isinstance(piece, ReasoningArrived) and summed_up:
+            continue
         if isinstance(piece, TextArrived | ReasoningArrived):
             texts.append(piece.text)
         else:
@@ -255,7 +259,7 @@ def main() -> None:
             if one.side is Side.PROMPT:
                 theirs = litellm.count(**prompt_question(exchange, model))
             else:
-                text = answer_text(exchange)
+                text = answer_text(exchange, model)
                 theirs = litellm.count(model=model, text=text, count_response_tokens=True)
             comparison.add(one, theirs)
     litellm.close()

@@ -1,5 +1,6 @@
 """Prompts counted as the provider renders them: what each part adds, and what never fails."""
 
+import json
 from typing import Any
 
 import pytest
@@ -68,9 +69,9 @@ def test_text_parts_are_joined_before_they_are_counted() -> None:
     assert best(counted) == 3 + 4 + tokens("unbelievable")
 
 
-def test_a_name_adds_its_tokens() -> None:
+def test_a_name_stands_behind_its_role_and_a_colon() -> None:
     counted = chat(messages=[{**USER, "name": "captain"}])
-    assert best(counted) == PLAIN + tokens("captain")
+    assert best(counted) == PLAIN + tokens(":captain")
 
 
 def test_a_reasoning_model_opens_shorter_and_pays_for_past_answers() -> None:
@@ -145,7 +146,48 @@ def test_several_calls_of_a_turn_are_one_parallel_call() -> None:
         '{"recipient_name":"functions.weigh","parameters":{}}]}'
     )
     call = 6 + tokens("multi_tool_use.parallel") + tokens(text)
-    assert best(counted) == PLAIN + call + 2 * (7 + tokens("90 m"))
+    assert best(counted) == PLAIN + call + 10 + tokens('["90 m", "90 m"]')
+
+
+def test_results_of_parallel_calls_stand_in_one_array_as_what_they_are() -> None:
+    messages = history(("measure", "{}"), ("weigh", "{}"))
+    messages[-2]["content"] = '{"metres":69}'
+    messages[-1]["content"] = "light"
+    whole = best(chat(messages=messages))
+    messages[-1] |= {"content": "", "name": "a_name_that_is_not_shown"}
+    shown = tokens('[{"metres": 69}, "light"]') - tokens('[{"metres": 69}, ""]')
+    assert whole - best(chat(messages=messages)) == shown
+
+
+def test_either_way_of_escaping_a_result_lies_in_the_interval() -> None:
+    messages = history(("measure", "{}"), ("weigh", "{}"))
+    messages[-1]["content"] = "Längä ☀ " * 20
+    counted = chat(messages=messages).quantity
+    escaped = tokens(json.dumps([messages[-2]["content"], messages[-1]["content"]]))
+    plain = tokens(
+        json.dumps([messages[-2]["content"], messages[-1]["content"]], ensure_ascii=False)
+    )
+    assert counted.best + escaped - plain <= counted.high
+
+
+def test_responses_force_the_only_tool_where_a_call_is_required() -> None:
+    auto = best(responses(tools=[FLAT_TOOL]))
+    forced = {"type": "function", "name": FLAT_TOOL["name"]}
+    name = tokens("functions." + str(FLAT_TOOL["name"]))
+    assert best(responses(tools=[FLAT_TOOL], tool_choice="required")) == auto + 6 + name
+    assert best(responses(tools=[FLAT_TOOL], tool_choice=forced)) == auto + 6 + name
+    two = [FLAT_TOOL, {**FLAT_TOOL, "name": "weigh"}]
+    assert best(responses(tools=two, tool_choice="required")) == best(responses(tools=two))
+
+
+def test_embeddings_have_no_template_to_doubt() -> None:
+    counted = count_prompt(
+        read_prompt(Dialect.COMPLETIONS, {"prompt": ["Once", "upon"]}),
+        "text-embedding-3-small",
+        Dialect.COMPLETIONS,
+    )
+    assert counted.reasons == ()
+    assert counted.quantity.low == counted.quantity.best == counted.quantity.high == 2
 
 
 def test_a_lone_call_item_with_a_status_costs_three_more_and_may_not() -> None:

@@ -143,6 +143,7 @@ _RESPONSES = PromptRules(
     names_format=False,
 )
 _RESPONSES_REASONING = replace(_CHAT_REASONING, tools=9, tools_turn=0, joins_system=False, schema=0)
+_RESPONSES_LATER = replace(_RESPONSES_REASONING, call_turn=7)
 
 _CHAT_O_SERIES = replace(_CHAT_REASONING, tools=9, call_turn=0)
 
@@ -150,6 +151,8 @@ _CHAT_O_SERIES = replace(_CHAT_REASONING, tools=9, call_turn=0)
 def prompt_rules(dialect: Dialect, family: Family) -> PromptRules:
     """The rules of a chat-like dialect; a family that is not known is taken for gpt-4o."""
     if dialect is Dialect.RESPONSES:
+        if family is Family.GPT_5_4:
+            return _RESPONSES_LATER
         return _RESPONSES_REASONING if family.reasons else _RESPONSES
     if family is Family.O_SERIES:
         return _CHAT_O_SERIES

@@ -189,7 +189,9 @@ def _write_turn(sheet: _Sheet, turn: Turn, rules: PromptRules, alone: bool) -> N
     if text or not turn.calls:
         sheet.tokens += rules.turn
         sheet.write(text)
-        sheet.write(turn.name or "")
+        if turn.name:
+            # Behind the role: `:user` is one token, most others are two (measured).
+            sheet.write(":" + turn.name)
         if turn.role == "assistant":
             sheet.tokens += rules.past_answer
     if not turn.calls:
