@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
+from click.testing import CliRunner
 
 import lastchunk
+from lastchunk.cli import main
 from lastchunk.clock import SystemClock
 from lastchunk.ledger import Ledger
 from lastchunk.simulator import BilledCall, Fault, Script, Simulator
@@ -101,3 +105,19 @@ def test_lessons_hold_no_content(provider: Simulator, ledger: str) -> None:
         told = repr(opened.lessons())
     for word in ("table", "sea", "book", "places", "user"):
         assert word not in told
+
+
+def test_a_ledgers_own_finished_calls_are_judged(provider: Simulator, ledger: str) -> None:
+    played(provider, ledger, WHOLE, tools=[TOOL])
+    told = CliRunner().invoke(main, ["accuracy", "--ledger", ledger, "--csv", "--by", "family"])
+    assert told.exit_code == 0, told.output
+    rows = list(csv.DictReader(io.StringIO(told.stdout)))
+    assert {row["family"] for row in rows} >= {"gpt-4o"}
+    assert {row["exchanges"] for row in rows if row["family"] == "gpt-4o"} == {"1"}
+
+
+def test_a_ledger_without_lessons_says_so(ledger: str) -> None:
+    Ledger.open(ledger, clock=SystemClock()).close()
+    told = CliRunner().invoke(main, ["accuracy", "--ledger", ledger])
+    assert told.exit_code == 2
+    assert "no finished call has taught this ledger yet" in told.output

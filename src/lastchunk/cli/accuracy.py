@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lastchunk.cli.options import Moment, with_formats
-from lastchunk.cli.output import print_tables
+from lastchunk.cli.output import print_tables, reading
 from lastchunk.reports.accuracy import ReadLines, accuracy_tables, flat_table
 from lastchunk.reports.accuracy_exchange import (
     Exchange,
@@ -23,9 +23,11 @@ from lastchunk.reports.accuracy_exchange import (
     read_lines,
 )
 from lastchunk.reports.accuracy_judge import Judge
+from lastchunk.reports.accuracy_ledger import judged_calls
 from lastchunk.reports.accuracy_plot import can_plot, write_plot
 from lastchunk.reports.accuracy_prefixes import PrefixScores
 from lastchunk.reports.accuracy_scores import Dimension, Scores
+from lastchunk.settlement.residuals import ResidualRow
 
 EXIT_NOTHING = 2
 """No line could be judged, or a file could not be read at all."""
@@ -53,9 +55,8 @@ class _Dimensions(click.ParamType[tuple[Dimension, ...]]):
 
 
 @click.command("accuracy")
-@click.argument(
-    "paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="PATH…"
-)
+@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH…]")
+@click.option("--ledger", metavar="URL", help="Judge a ledger's own finished calls, too.")
 @click.option(
     "--by",
     type=_Dimensions(),
@@ -79,6 +80,7 @@ class _Dimensions(click.ParamType[tuple[Dimension, ...]]):
 def accuracy(
     *,
     paths: tuple[Path, ...],
+    ledger: str | None,
     by: tuple[Dimension, ...],
     count_all: bool,
     prefixes: bool,
@@ -94,12 +96,13 @@ def accuracy(
     body, usage, and if known model, response_model, provider, host. Files larger than memory are
     no problem; a malformed line is named and skipped. Nothing of the content is ever printed.
 
-    Cold counts know nothing; warm ones have learned from the exchanges before, in order. A ledger
-    cannot be judged yet: its finished calls do not keep both numbers.
+    Cold counts know nothing; warm ones have learned from the exchanges before, in order. With
+    --ledger a sample of its finished calls is judged: those that were counted beside their usage.
 
     \b
     Examples:
       lastchunk accuracy recordings/
+      lastchunk accuracy --ledger lastchunk.db --by endpoint,family
       lastchunk accuracy --by endpoint,family,class --csv exchanges.jsonl.gz > accuracy.csv
     """
     if as_json and as_csv:
@@ -109,9 +112,15 @@ def accuracy(
             "--plot needs matplotlib: pip install 'lastchunk[plot]', or leave --plot out."
         )
     run = _Run(by, count_all=count_all, prefixes=prefixes, since=since)
+    if not paths and ledger is None:
+        raise click.UsageError("Name files or directories of recordings, or a --ledger.")
     run.read(_files(paths))
+    if ledger is not None:
+        with reading(ledger) as reader:
+            run.judge_calls(reader.residuals())
     if not run.found.judged:
-        click.echo(f"Error: none of {run.found.lines:,} lines could be judged.", err=True)
+        what = f"none of {run.found.lines:,} lines could be judged" if paths else "no finished call"
+        click.echo(f"Error: {what}{'' if paths else ' has taught this ledger yet'}.", err=True)
         sys.exit(EXIT_NOTHING)
     tables = accuracy_tables(run.scores, run.prefixes, run.found)
     print_tables([flat_table(run.scores)] if as_csv else tables, json=as_json, csv=as_csv)
@@ -131,6 +140,12 @@ class _Run:
         self._judge = Judge()
         self._requests = None if count_all else Requests()
         self._since_seconds = None if since is None else since // 1000
+
+    def judge_calls(self, rows: Sequence[ResidualRow]) -> None:
+        """Judges a ledger's own finished calls."""
+        for judged in judged_calls(rows):
+            self.scores.add(judged)
+            self.found.judged += 1
 
     def read(self, paths: Sequence[Path]) -> None:
         """Judges every line of every file; a file that breaks off is told, and the next is read."""

@@ -55,18 +55,27 @@ class LessonBook:
 
 def read_lessons(connection: sa.Connection) -> Lessons:
     """The latest lessons; drops what is older, and makes the key where there is none yet."""
-    found: list[Sequence[sa.Row[tuple[object, ...]]]] = []
-    for table, names in ((residuals, _RESIDUAL), (reasoning_paces, _PACE)):
+    for table in (residuals, reasoning_paces):
         newest = connection.scalar(sa.select(sa.func.max(table.c.seq))) or 0
         connection.execute(sa.delete(table).where(table.c.seq <= newest - KEPT))
-        columns = [table.c[name] for name in names]
-        found.append(connection.execute(sa.select(*columns).order_by(table.c.seq)).all())
-    known, paces = found
+    paces = _rows(connection, reasoning_paces, _PACE)
     return Lessons(
         key=_key(connection),
-        residuals=tuple(_residual(row) for row in known),
+        residuals=read_residuals(connection),
         paces=tuple(ReasoningRow(**row._asdict()) for row in paces),
     )
+
+
+def read_residuals(connection: sa.Connection) -> tuple[ResidualRow, ...]:
+    """How far counts of finished calls were off, the oldest first."""
+    return tuple(_residual(row) for row in _rows(connection, residuals, _RESIDUAL))
+
+
+def _rows(
+    connection: sa.Connection, table: sa.Table, names: Sequence[str]
+) -> Sequence[sa.Row[tuple[object, ...]]]:
+    columns = [table.c[name] for name in names]
+    return connection.execute(sa.select(*columns).order_by(table.c.seq)).all()
 
 
 def _residual(row: sa.Row[tuple[object, ...]]) -> ResidualRow:

@@ -21,12 +21,14 @@ from lastchunk.ledger.database import (
 )
 from lastchunk.ledger.detail import decode
 from lastchunk.ledger.entries import Correction, Entry, EntryKind, Standing, standing_of, storable
+from lastchunk.ledger.lessons import read_residuals
 from lastchunk.ledger.rows import entry_of
 from lastchunk.ledger.spend import SpendRow, read_spend
 from lastchunk.ledger.store import under
 from lastchunk.ledger.tables import balances, entries, in_flight, is_reservation
 from lastchunk.meter.observation import Observation
 from lastchunk.settlement.facts import OpenCall, Settlement
+from lastchunk.settlement.residuals import ResidualRow
 
 PAGE = 200
 """Calls read at a time while listing: between pages no read transaction is open, so that a slow
@@ -105,6 +107,11 @@ class Reader:
                 named = ", ".join(found[:_MOST_NAMED]) + (", …" * (len(found) > _MOST_NAMED))
                 raise CallNotFound(f"{any_id!r} fits several calls: {named}; give one of these")
             return _records(connection, found)[0]
+
+    def residuals(self) -> tuple[ResidualRow, ...]:
+        """How far counts of finished calls were off, the oldest first, as far as it is kept."""
+        with self._reading() as connection:
+            return read_residuals(connection)
 
     def calls(
         self,
