@@ -1,4 +1,4 @@
-"""`python -m benchmarks [in_process relaying booking counting] [--json] [--write FILE]`."""
+"""`python -m benchmarks [in_process relaying hiding booking counting] [--json] [--write FILE]`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import booking, counting, in_process, relaying
+from benchmarks import booking, counting, hiding, in_process, relaying
 from benchmarks.results import Report
 
-PARTS = ("in_process", "relaying", "booking", "counting")
+PARTS = ("in_process", "relaying", "hiding", "booking", "counting")
 BEGIN, END = "<!-- figures: python -m benchmarks --write -->", "<!-- /figures -->"
 
 
@@ -44,6 +44,8 @@ def measure(parts: list[str] | tuple[str, ...]) -> Report:
                 compared += in_process.measure()
             case "relaying":
                 compared += relaying.measure()
+            case "hiding":
+                compared += hiding.measure()
             case "booking":
                 timed += booking.measure()
             case "counting":

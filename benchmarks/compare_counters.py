@@ -29,9 +29,10 @@ from lastchunk.reports.accuracy_exchange import (
     read_exchange,
     read_lines,
 )
-from lastchunk.reports.accuracy_judge import Judge, Judged, countable_model, request_of
+from lastchunk.reports.accuracy_judge import Judge, Judged, request_of
 from lastchunk.reports.accuracy_scores import Score
 from lastchunk.settlement.residuals import Side
+from lastchunk.tokens.encodings import countable_model
 from lastchunk.tokens.families import family_of
 from lastchunk.usage import Basis, Quantity
 from lastchunk.wire.events import ReasoningArrived, TextArrived

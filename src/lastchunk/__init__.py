@@ -21,7 +21,7 @@ from lastchunk.errors import (
     NotInstrumentable,
     SettingsError,
 )
-from lastchunk.instrument import close, instrument, label, uninstrument, watch
+from lastchunk.instrument import close, exact, instrument, label, uninstrument, watch
 from lastchunk.meter.ending import Ending
 from lastchunk.pricing.cost import Cost
 from lastchunk.settlement.facts import Charge, Settlement
@@ -45,6 +45,7 @@ __all__ = [
     "Settlement",
     "Usage",
     "close",
+    "exact",
     "instrument",
     "label",
     "uninstrument",

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two readings: one to write down, one to measure with."""
+    """Three readings: one to write down, two to measure with."""
 
     def now_ms(self) -> int:
         """Milliseconds since the Unix epoch, UTC."""
@@ -15,6 +15,10 @@ class Clock(Protocol):
         """Seconds on a clock that never goes back; only differences mean anything."""
         ...
 
+    def worked(self) -> float:
+        """Seconds of a core that the calling thread has used; only differences mean anything."""
+        ...
+
 
 class SystemClock:
     """The machine's clock."""
@@ -22,8 +26,8 @@ class SystemClock:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
 
-    def elapsed(self) -> float:
-        return time.monotonic()
+    elapsed = staticmethod(time.monotonic)  # it is read for every chunk: one call less
+    worked = staticmethod(time.thread_time)
 
 
 def day_of(moment_ms: int) -> str:

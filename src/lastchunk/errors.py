@@ -5,7 +5,10 @@ LastchunkError
 ├── LedgerError
 │   ├── LedgerUnavailable    the ledger cannot be opened or written now
 │   ├── EntryConflict        the same id was written before with other content
-│   └── CallNotFound         no call has that id
+│   ├── CallNotFound         no call has that id
+│   ├── AdjustmentRefused    a charge cannot be changed so; says why
+│   ├── KeyNotFound          no key has that id, or it is not valid any more
+│   └── CopyRefused          a ledger cannot be copied as things stand; says why
 └── NotInstrumentable        the object given to `instrument` is no client we know
 """
 
@@ -32,6 +35,18 @@ class EntryConflict(LedgerError):
 
 class CallNotFound(LedgerError):
     """No call in the ledger has this id."""
+
+
+class AdjustmentRefused(LedgerError):
+    """A call's charge cannot be changed so."""
+
+
+class KeyNotFound(LedgerError):
+    """No key in the ledger has this id, or it is not valid any more."""
+
+
+class CopyRefused(LedgerError):
+    """A ledger cannot be copied there as things stand."""
 
 
 class NotInstrumentable(LastchunkError):

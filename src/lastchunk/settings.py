@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import (
@@ -36,6 +37,46 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(default=1.0, ge=0, le=30)
     """How long a stream whose finish was seen is read on for its usage chunk. 0: not at all."""
 
+    when_client_leaves: tuple[dict[str, Any], ...] = ()
+    """Rows of what to do when a caller leaves, [[when_client_leaves]] in the file: see the how-to
+    page “When the client leaves”."""
+
+    drain_seconds: float = Field(default=120.0, gt=0, le=3600)
+    """How long an answer is read on, at the most, when its caller has left and it is drained."""
+
+    drain_bytes: int = Field(default=16 * 1024 * 1024, gt=0)
+    """How many bytes of an answer are drained at the most."""
+
+    drain_tokens: int = Field(default=16_384, gt=0)
+    """How many tokens of output, about, are drained at the most."""
+
+    drains_at_once: int = Field(default=200, ge=0, le=100_000)
+    """How many answers one process drains at the same time; what is beyond is cancelled."""
+    exact_accounts: tuple[str, ...] = ()
+    """Accounts that always use exact mode, as patterns: `["billing/*"]`."""
+
+    running_usage: bool = True
+    """Ask servers that may offer it for running usage in each chunk."""
+    when_ledger_down: Literal["pass", "refuse"] = "pass"
+    """While the ledger is away: `pass` lets calls go on and spools their entries on this machine,
+    `refuse` refuses new calls before anything is sent."""
+
+    ledger_wait_seconds: float = Field(default=0.5, ge=0.05, le=10)
+    """How long the ledger may keep a call waiting before it counts as away."""
+
+    spool: Path | None = None
+    """The folder of the spool. Default: `<ledger>-spool` beside a SQLite ledger, else
+    `lastchunk/spool` in `$XDG_STATE_HOME` or `~/.local/state`."""
+
+    spool_bytes: int = Field(default=256 * 1024 * 1024, ge=64 * 1024)
+    """The most that one process spools, in bytes."""
+
+    upstream_leg: Literal["thin", "aiohttp"] = "thin"
+    """What carries the gateway's requests: connections of its own, or aiohttp's client."""
+    metrics_token: str | None = Field(default=None, min_length=8, repr=False)
+    """What a scrape of the gateway's `/metrics` must present: `Authorization: Bearer …`. Without it
+    whoever reaches the gateway may read them."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -48,18 +89,21 @@ class Settings(BaseSettings):
         return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
-def load_settings(**given: object) -> Settings:
+def load_settings(file: Path | None = None, **given: object) -> Settings:
     """The settings in force; arguments that are not None win over environment and file.
 
-    Raises SettingsError naming the setting that cannot be used.
+    `file` in the place of ./lastchunk.toml. Raises SettingsError naming the setting that cannot be
+    used.
     """
+    place = SettingsConfigDict(toml_file=file or SETTINGS_FILE)
+    kind: type[Settings] = type("Settings", (Settings,), {"model_config": place})
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        return kind(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         name = "LASTCHUNK_" + "_".join(str(part) for part in first["loc"]).upper()
         raise SettingsError(
-            f"{name}: {first['msg']} (in the environment or {SETTINGS_FILE})"
+            f"{name}: {first['msg']} (in the environment or {file or SETTINGS_FILE})"
         ) from None
     except ValueError as error:
-        raise SettingsError(f"{SETTINGS_FILE} cannot be read: {error}") from None
+        raise SettingsError(f"{file or SETTINGS_FILE} cannot be read: {error}") from None

@@ -103,6 +103,7 @@ class OutputCounts:
     of tool calls as the provider renders them (names and arguments); `calls` is how many there
     were, and `call_name_tokens` the part of `call_tokens` that names the function of a single call.
     `spread` widens the interval to both sides where the text could not be counted exactly.
+    `summary_tokens` is text that sums up hidden reasoning: not billed, and no part of `total`.
     """
 
     text_tokens: int = 0
@@ -113,6 +114,7 @@ class OutputCounts:
     calls: int = 0
     other_tokens: int = 0
     spread: int = 0
+    summary_tokens: int = 0
 
     @property
     def total(self) -> int:

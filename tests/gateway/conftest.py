@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -7,10 +7,13 @@ from gateway_stage import Behind, RunningGateway, Stage, running
 
 from lastchunk.bookkeeper import Bookkeeper
 from lastchunk.clock import SystemClock
+from lastchunk.gateway.upstream import LegName
 from lastchunk.ledger import Ledger, Reader
 from lastchunk.pricing.book import PriceBook
 from lastchunk.settlement.experience import Experience
 from lastchunk.simulator import Simulator
+
+SharedGateways = Callable[[LegName], RunningGateway]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,25 +46,57 @@ def shared_sim() -> Iterator[Simulator]:
         yield sim
 
 
+ON_BOTH_LEGS = {
+    "test_gateway_accounts",
+    "test_gateway_cuts",
+    "test_gateway_forwarding",
+    "test_gateway_hangups",
+    "test_gateway_upstream_faults",
+}
+"""What the way to the upstream decides. The other files run on the leg that is the default."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "leg" in metafunc.fixturenames and metafunc.module.__name__ in ON_BOTH_LEGS:
+        metafunc.parametrize("leg", ["thin", "aiohttp"])
+
+
+@pytest.fixture
+def leg() -> LegName:
+    return "thin"
+
+
 @pytest.fixture(scope="session")
-def shared_gateway(books: Bookkeeper, shared_sim: Simulator) -> Iterator[RunningGateway]:
-    with running(shared_sim.url, books, grace_seconds=0.5) as gateway:
-        yield gateway
-    assert gateway.tasks_left == set()
+def shared_gateways(books: Bookkeeper, shared_sim: Simulator) -> Iterator[SharedGateways]:
+    started: dict[LegName, RunningGateway] = {}
+    with ExitStack() as stack:
+
+        def gateway_on(leg: LegName) -> RunningGateway:
+            if leg not in started:
+                gateway = running(shared_sim.url, books, grace_seconds=0.5, leg=leg)
+                started[leg] = stack.enter_context(gateway)
+            return started[leg]
+
+        yield gateway_on
+    for gateway in started.values():
+        assert gateway.tasks_left == set()
 
 
 @pytest.fixture
-def stage(shared_gateway: RunningGateway, reader: Reader, shared_sim: Simulator) -> Stage:
+def stage(
+    shared_gateways: SharedGateways, reader: Reader, shared_sim: Simulator, leg: LegName
+) -> Stage:
     """A gateway before the simulator."""
-    return Stage(shared_gateway, reader, shared_sim)
+    return Stage(shared_gateways(leg), reader, shared_sim)
 
 
 @pytest.fixture
-def behind(books: Bookkeeper, reader: Reader) -> Iterator[Behind]:
+def behind(books: Bookkeeper, reader: Reader, leg: LegName) -> Iterator[Behind]:
     """A gateway of one's own before any upstream."""
     with ExitStack() as stack:
 
         def stage_before(upstream: str, **options: Any) -> Stage:
-            return Stage(stack.enter_context(running(upstream, books, **options)), reader)
+            given = {"leg": leg} | options
+            return Stage(stack.enter_context(running(upstream, books, **given)), reader)
 
         yield stage_before

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ import uvloop
 from lastchunk.bookkeeper import Bookkeeper
 from lastchunk.gateway.app import Gateway, GatewayOptions
 from lastchunk.ledger import CallFilter, CallRecord, Reader
+from lastchunk.ledger.keys import KeyTable
 from lastchunk.simulator import BilledCall, Script, Simulator, write_script
 
 PATIENCE_SECONDS = 10.0
@@ -37,8 +38,17 @@ def until(holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS
 class RunningGateway:
     """A gateway on a loop in a thread; `stop` is what SIGTERM does."""
 
-    def __init__(self, upstream: str, bookkeeper: Bookkeeper, **options: Any) -> None:
-        self.gateway = Gateway(GatewayOptions(upstream=upstream, port=0, **options), bookkeeper)
+    def __init__(
+        self,
+        upstream: str | None,
+        bookkeeper: Bookkeeper,
+        *,
+        open_keys: Callable[[], KeyTable] | None = None,
+        **options: Any,
+    ) -> None:
+        metrics = options.pop("metrics", None)
+        made = GatewayOptions(upstream=upstream, port=0, **options)
+        self.gateway = Gateway(made, bookkeeper, metrics=metrics, open_keys=open_keys)
         self.bookkeeper = bookkeeper
         self.url = ""
         self.tasks_left: set[asyncio.Task[Any]] = set()
@@ -80,6 +90,11 @@ class RunningGateway:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(PATIENCE_SECONDS)
 
+    def run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Await something on the gateway's own loop."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work(), self._loop).result(PATIENCE_SECONDS)
+
     def _run(self) -> None:
         uvloop.run(self._serve())
 
@@ -93,7 +108,9 @@ class RunningGateway:
 
 
 @contextmanager
-def running(upstream: str, bookkeeper: Bookkeeper, **options: Any) -> Iterator[RunningGateway]:
+def running(
+    upstream: str | None, bookkeeper: Bookkeeper, **options: Any
+) -> Iterator[RunningGateway]:
     gateway = RunningGateway(upstream, bookkeeper, **options).start()
     try:
         yield gateway

@@ -92,7 +92,7 @@ def test_a_cut_at_any_await_leaves_one_row_and_nothing_else(
     with raw_upstream(answer) as upstream:
         for k in range(1, MOST_WAITS):
             upstream.heard.clear()
-            asking._refused.clear()  # what one run has learned the next must not know
+            asking._known.clear()  # what one run has learned the next must not know
             account = f"{upstream.port}-{way}-{k}"
             cutter = asyncio.run(cut_once(ledger, upstream, body, way, k))
             with Reader.open(str(ledger)) as reader:

@@ -69,7 +69,8 @@ def test_the_usage_chunk_is_hidden_from_who_did_not_ask(behind: Behind) -> None:
         told = exchange(stage.gateway.port, "POST", "/v1/chat/completions", headers, raw)
         heard = upstream.heard[0]
     assert told.body == TEXT + FINISH + DONE
-    assert heard.body == raw[:-1] + b',"stream_options":{"include_usage":true}}'
+    asked = b',"stream_options":{"continuous_usage_stats":true,"include_usage":true}}'
+    assert heard.body == raw[:-1] + asked
     assert heard.header("content-length") == str(len(heard.body))
     assert heard.all("accept-encoding") == ["identity"]
     assert stage.row().settlement.usage.output_tokens.best == 3  # type: ignore[union-attr]
@@ -80,7 +81,9 @@ def test_the_usage_chunk_is_kept_for_who_asked(behind: Behind) -> None:
         stage = behind(upstream.url)
         raw = body_of(ASKED)
         told = exchange(stage.gateway.port, "POST", "/v1/chat/completions", stage.headers, raw)
-        assert upstream.heard[0].body == raw
+        asked = json.loads(upstream.heard[0].body)
+    assert asked.pop("stream_options") == {"include_usage": True, "continuous_usage_stats": True}
+    assert asked == {name: value for name, value in ASKED.items() if name != "stream_options"}
     assert told.body == TEXT + FINISH + USAGE + DONE
     stage.row()
 

@@ -320,11 +320,8 @@ def connections_in_use(running: RunningGateway) -> tuple[int, int]:
 
     def count() -> tuple[int, int]:
         server = running.gateway._runner.server
-        session = running.gateway._upstream._session
         assert server is not None
-        assert session is not None
-        assert session.connector is not None
-        return len(server.connections), len(session.connector._acquired)
+        return len(server.connections), running.gateway._rulebook.rules.routes[0].upstream.in_use
 
     found: tuple[int, int] = running.call(count)
     return found

@@ -159,6 +159,7 @@ def test_what_does_not_end_is_cut_and_accounted_for(tmp_path: Path, how: str) ->
     for row in rows_of(ledger):
         assert row.settlement is not None
         assert row.settlement.ending is Ending.LIMIT_REACHED
+        assert row.settlement.observation.shut_down
         assert row.settlement.usage.output_tokens.basis is Basis.COUNTED
     assert len(rows_of(ledger)) == 3
 
@@ -203,6 +204,25 @@ def test_a_stopped_gateway_leaves_no_task_behind(behind: Behind) -> None:
     assert answer is not None
     assert not answer.whole
     assert stage.gateway.tasks_left == set()
+    assert stage.row().settlement.ending is Ending.LIMIT_REACHED  # type: ignore[union-attr]
+
+
+def test_a_call_that_waits_for_its_headers_at_the_deadline_is_stopped_by_us(behind: Behind) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(_: socket.socket, __: Heard) -> bool:
+        asked.set()
+        over.wait(10)
+        return False
+
+    with raw_upstream(silent) as upstream:
+        stage = behind(upstream.url, stop_seconds=0.1)
+        with connect(stage.gateway.port) as connection:
+            connection.sendall(request_bytes("POST", PATH, stage.headers, body_of(ASKED)))
+            assert asked.wait(10)
+            stage.gateway.ask_to_stop()
+            until(lambda: not stage.gateway.is_running, "stopped")
+        over.set()
     assert stage.row().settlement.ending is Ending.LIMIT_REACHED  # type: ignore[union-attr]
 
 

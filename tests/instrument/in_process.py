@@ -3,9 +3,10 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, TypeVar
 
 import openai
@@ -33,6 +34,16 @@ def until(holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS
         assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
         time.sleep(0.005)
     return found
+
+
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """An async test, run in an event loop of its own."""
+
+    @wraps(test)
+    def run(*given: Any, **named: Any) -> None:
+        asyncio.run(test(*given, **named))
+
+    return run
 
 
 @dataclass

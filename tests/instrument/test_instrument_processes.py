@@ -305,5 +305,5 @@ assert len(list(stream)) > 10
     assert parents.settlement.ending == Ending.COMPLETED
     assert childs.settlement is not None
     assert childs.settlement.ending == Ending.LOST
-    assert childs.call_id in {settlement.call_id for settlement in settled}
-    assert parents.call_id not in {settlement.call_id for settlement in settled}
+    # Its parent, which lives, may have been quicker than this recovery; it is settled once.
+    assert {settlement.call_id for settlement in settled} <= {childs.call_id}

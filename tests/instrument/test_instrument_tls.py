@@ -11,10 +11,10 @@ import httpx
 import httpx2
 import pytest
 from in_process import SLOW, STREAMED, Corner, assert_cut, assert_reported
-from tls_relay import CERTIFICATE, TlsRelay
 
 from lastchunk import Basis, Ending
 from lastchunk.simulator import Fault, Script
+from tls_relay import CERTIFICATE, TlsRelay
 
 PACED = Script(output_tokens=6, pacing_s=0.02, packet_bytes=61)
 STALLED = Script(output_tokens=6, fault=Fault("stall", at="after_finish", seconds=20))

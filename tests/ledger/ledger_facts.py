@@ -113,6 +113,12 @@ def execute(url: str, *statements: str) -> None:
             connection.execute(sa.text(statement))
 
 
+def ask(url: str, query: str) -> list[tuple[Any, ...]]:
+    """The answer to somebody else's SQL."""
+    with writing_engine(parse_url(url)).connect() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(query))]
+
+
 def disarm(url: str) -> None:
     """Takes the rules off the entries, as only the owner of the database can."""
     if url.startswith("postgresql"):

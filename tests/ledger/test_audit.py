@@ -118,7 +118,7 @@ DAMAGE: dict[str, tuple[str, set[str]]] = {
     ),
     "an open call that nobody has": ("DELETE FROM in_flight", {"in_flight_differs"}),
     "a settled call in flight": (
-        "INSERT INTO in_flight SELECT 'call_s', process_id, NULL, NULL FROM in_flight",
+        "INSERT INTO in_flight (call_id, process_id) SELECT 'call_s', process_id FROM in_flight",
         {"in_flight_differs"},
     ),
     "a process that nobody knows": ("DELETE FROM processes", {"process_unknown"}),

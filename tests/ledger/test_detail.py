@@ -85,4 +85,5 @@ def test_no_entry_has_a_place_for_content() -> None:
     }  # fmt: skip
     assert set(msgspec.json.decode(entry.detail)) == {
         "call_id", "attempt_of", "account", "tags", "request", "forecast", "way", "opened_ms",
+        "after_cancel",
     }  # fmt: skip

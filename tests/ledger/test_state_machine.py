@@ -18,10 +18,12 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from ledger_facts import NOON, Stopwatch, make_call, make_correction, make_settlement
+from ledger_facts import DAY, NOON, Stopwatch, make_call, make_correction, make_settlement
 
 from lastchunk.errors import EntryConflict, LedgerError
 from lastchunk.ledger import CallFilter, Ledger, Reader, verify
+from lastchunk.ledger.plan import BalanceView
+from lastchunk.ledger.windows import FOREVER_MS, Holds, Window, WindowSums
 from lastchunk.meter.observation import Observation
 from lastchunk.pricing.cost import Cost
 from lastchunk.settlement.facts import OpenCall, Settlement
@@ -108,6 +110,27 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(call=opened, frames=st.integers(0, 9))
     def checkpoint(self, call: OpenCall, frames: int) -> None:
         self.ledger.checkpoint([(call.call_id, Observation(frames=frames))]).result()
+
+    @rule(prefix=st.sampled_from(["", "team", "team/ann", "nobody"]), days=st.integers(-1, 1))
+    def ask_for_a_window(self, prefix: str, days: int) -> None:
+        """From now on it is kept, and `verify` compares it with the entries."""
+        window = Window(prefix, NOON - days * DAY, FOREVER_MS)
+        self.numbers += 1
+        call = make_call(f"call_{self.numbers:06}")
+
+        def admit(view: BalanceView) -> WindowSums:
+            return view.window(window)
+
+        sums = self.ledger.reserve(call, admit).result()
+        assert sums.calls_open == (
+            0
+            if days < 0
+            else sum(window.holds(c.account, c.opened_ms) for c, _ in self.open.values())
+        )
+
+    @rule(call=opened, most=AMOUNTS)
+    def rehold(self, call: OpenCall, most: int) -> None:
+        self.ledger.rehold({call.call_id: Holds(most, most // 2, most, 0)}).result()
 
     @rule(call=opened)
     def reserve_again(self, call: OpenCall) -> None:

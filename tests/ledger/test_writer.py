@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from lastchunk.errors import LedgerError, LedgerUnavailable
 from lastchunk.ledger import writer as writer_module
 from lastchunk.ledger.entries import reserved_entry
+from lastchunk.ledger.in_flight import this_process
 from lastchunk.ledger.plan import Failed, Heartbeat, Item, Reservation
 from lastchunk.ledger.writer import MAX_BATCH, Writer
 
@@ -34,7 +35,7 @@ class FakeStore:
 
 
 def beat(number: int) -> Heartbeat:
-    return Heartbeat("proc", number)
+    return Heartbeat(this_process("proc", 0), number)
 
 
 def reservation() -> Reservation:

@@ -29,6 +29,7 @@ BY_STOP = {
     Stop.CONNECTION_BROKE: "upstream_cut",
     Stop.TIMED_OUT: "upstream_timeout",
     Stop.LIMIT_REACHED: "limit_reached",
+    Stop.SHUT_DOWN: "limit_reached",
     Stop.NOT_CONNECTED: "never_sent",
     Stop.PROCESS_DIED: "lost",
 }

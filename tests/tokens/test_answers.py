@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lastchunk.tokens.output import count_output
-from lastchunk.usage import OutputCounts, Quantity
+from lastchunk.usage import Basis, OutputCounts, Quantity
 from lastchunk.wire.dialect import Dialect
 
 TEXT = OutputCounts(text_tokens=50)
@@ -62,6 +62,7 @@ TABLE: list[tuple[OutputCounts, str, dict[str, Any], int]] = [
     (CALLS, "gpt-4o", TOOLS, 66),
     (CALLS, "gpt-4o", {**RESPONSES, **TOOLS}, 67),
     (REFUSAL, "gpt-4o", {"refusals": 1, "json_schema": True}, 10),
+    (REFUSAL, "gpt-4o", {**TOOLS, "refusals": 1, "json_schema": True}, 14),
     (REFUSAL, "gpt-4o", {**RESPONSES, "refusals": 1}, 11),
     (TEXT, "davinci-002", {"dialect": Dialect.COMPLETIONS}, 50),
 ]
@@ -91,6 +92,13 @@ def test_a_cut_text_has_no_constant_and_a_cut_call_has_its_opening() -> None:
 def test_a_model_that_rounds_its_reasoning_may_hide_63_tokens() -> None:
     quantity = answer(TEXT, "o3", **RESPONSES)
     assert quantity.high >= quantity.best + 63
+
+
+def test_only_relays_and_the_months_of_the_end_token_leave_a_doubt_about_a_text() -> None:
+    assert answer(TEXT, relayed=False) == Quantity(50, 50, 50, Basis.COUNTED)
+    assert answer(TEXT, relayed=True).high == 51
+    assert answer(TEXT, relayed=False, stops=True, at_ms=1_743_000_000_000).high == 51
+    assert answer(TEXT, finished=False) == Quantity(50, 50, 50, Basis.COUNTED)
 
 
 def test_nothing_that_arrived_costs_nothing() -> None:

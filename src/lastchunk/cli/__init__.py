@@ -1,9 +1,14 @@
 """The command line: one file a command, imported only when it is called.
 
-lastchunk calls · explain · report · verify        read the ledger
-lastchunk recover                                  settle the calls of dead processes
+lastchunk calls · explain · report · departures    read the ledger
+lastchunk charges · cancellations                  what customers are, or would be, charged
+lastchunk refund · adjust                          change a charge, with a reason
+lastchunk verify · recover                         recompute it, settle the calls of dead processes
+lastchunk migrate-ledger                           copy the ledger into another database
 lastchunk accuracy                                 judge the counter on recorded exchanges
-lastchunk serve · simulate · demo                  the gateway, a misbehaving provider, a tour
+lastchunk keys                                     who may use the gateway
+lastchunk serve · simulate                         the gateway, a misbehaving provider
+lastchunk torture · demo                           the fault matrix, a tour
 """
 
 from __future__ import annotations
@@ -19,11 +24,19 @@ COMMANDS: dict[str, str] = {
     "calls": "lastchunk.cli.calls",
     "explain": "lastchunk.cli.explain",
     "report": "lastchunk.cli.report",
+    "departures": "lastchunk.cli.departures",
+    "charges": "lastchunk.cli.charges",
+    "cancellations": "lastchunk.cli.cancellations",
+    "refund": "lastchunk.cli.refund",
+    "adjust": "lastchunk.cli.adjust",
     "verify": "lastchunk.cli.verify",
     "recover": "lastchunk.cli.recover",
+    "migrate-ledger": "lastchunk.cli.migrate_ledger",
     "accuracy": "lastchunk.cli.accuracy",
+    "keys": "lastchunk.cli.keys",
     "serve": "lastchunk.cli.serve",
     "simulate": "lastchunk.cli.simulate",
+    "torture": "lastchunk.cli.torture",
     "demo": "lastchunk.cli.demo",
 }
 """Each command and the module that holds it, as a click command of that name."""
@@ -32,11 +45,19 @@ SUMMARIES: dict[str, str] = {
     "calls": "List calls, the newest first.",
     "explain": "Show how one call was accounted for, line by line.",
     "report": "Sum up the spend, and how well it is known.",
+    "departures": "Sum up what was done when callers left early.",
+    "charges": "Show what another table of charges would have charged.",
+    "cancellations": "Show whose callers leave early, and what is not charged.",
+    "refund": "Give back what a call was charged.",
+    "adjust": "Change what a call is charged, with a reason.",
     "verify": "Recompute every balance from the entries.",
     "recover": "Settle the calls whose process died.",
+    "migrate-ledger": "Copy the ledger into another database.",
     "accuracy": "Judge the token counter on recorded exchanges.",
+    "keys": "Make, list, rotate and revoke the gateway's keys.",
     "serve": "Run the gateway.",
     "simulate": "Run a provider that misbehaves on purpose.",
+    "torture": "Break everything, and hold the ledger against the true bill.",
     "demo": "See it work, without a provider or a key.",
 }
 """The help lines, here so that `lastchunk --help` imports no command."""

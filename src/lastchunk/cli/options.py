@@ -14,6 +14,25 @@ from lastchunk.clock import SystemClock
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_AGE = re.compile(r"(\d{1,6})([mhdw])")
+
+
+def _age_ms(age: re.Match[str]) -> int:
+    return int(timedelta(**{_UNITS[age[2]]: int(age[1])}).total_seconds() * 1000)
+
+
+class Age(click.ParamType[int]):
+    """`30m`, `24h`, `7d`, `52w`, as milliseconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        age = _AGE.fullmatch(str(value).strip())
+        if age is None:
+            self.fail(f"{value!r} is no age: write 30m, 24h, 7d or 52w.", param, ctx)
+        return _age_ms(age)
 
 
 class Moment(click.ParamType[int]):
@@ -32,9 +51,8 @@ class Moment(click.ParamType[int]):
         if isinstance(value, int):
             return value
         text = str(value).strip()
-        if age := re.fullmatch(r"(\d{1,6})([mhdw])", text):
-            past = timedelta(**{_UNITS[age[2]]: int(age[1])})
-            return SystemClock().now_ms() - int(past.total_seconds() * 1000)
+        if age := _AGE.fullmatch(text):
+            return SystemClock().now_ms() - _age_ms(age)
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
@@ -74,6 +92,15 @@ def with_ledger(command: Command) -> Command:
         metavar="URL",
         help="The ledger's path or database URL  [default: $LASTCHUNK_LEDGER or lastchunk.db]",
     )(command)
+
+
+def with_choice(command: Command) -> Command:
+    """`--account`, `--model` and `--tag`: which calls are added up."""
+    command = click.option(
+        "--tag", type=Tag(), metavar="KEY=VALUE", help="Only calls with this tag."
+    )(command)
+    command = click.option("--model", help="Only this model, asked for or served.")(command)
+    return click.option("--account", help="Only this account and all under it.")(command)
 
 
 def with_period(command: Command) -> Command:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lastchunk.cli.options import Tag, with_formats, with_ledger, with_period
+from lastchunk.cli.options import with_choice, with_formats, with_ledger, with_period
 from lastchunk.cli.output import print_tables, reading, what_if_empty
 from lastchunk.ledger import CallFilter
 from lastchunk.ledger.spend import GROUPS
@@ -19,9 +19,7 @@ from lastchunk.reports.spend import spend_tables
     metavar="WHAT,…",
     help=f"What to group by: {', '.join(GROUPS)}.",
 )
-@click.option("--account", help="Only this account and all under it.")
-@click.option("--model", help="Only this model, asked for or served.")
-@click.option("--tag", type=Tag(), metavar="KEY=VALUE", help="Only calls with this tag.")
+@with_choice
 @with_period
 @with_formats
 @with_ledger

@@ -9,15 +9,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import openai
 
 import lastchunk
-from lastchunk.demo.heard import Heard
-from lastchunk.demo.requests import Surface
 from lastchunk.demo.scenario import SILENCE_SECONDS, Act, PlannedCall
 from lastchunk.simulator import write_script
+from lastchunk.stage.heard import Heard
+from lastchunk.stage.surfaces import create_method
+from lastchunk.wire.dialect import Dialect
 
 THREADS = 12
 TASKS = 20
@@ -180,7 +181,7 @@ class Clients:
         client = client.with_options(
             max_retries=call.way.retries, timeout=openai.Timeout(PATIENCE_SECONDS, read=read)
         )
-        create = _create(client, call.request.surface)
+        create = create_method(client, call.request.surface)
         return create(**call.request.body, extra_headers=self._headers(call))
 
     def _headers(self, call: PlannedCall) -> dict[str, str]:
@@ -207,28 +208,17 @@ async def warm_up(provider: str) -> None:
     Callers that starve for want of it would read late, as no application does all the time.
     """
     async with _async_client(provider) as client:
-        for surface in Surface:
+        for surface in Dialect:
             body: dict[str, Any] = {"model": "gpt-4o", "stream": True}
             match surface:
-                case Surface.CHAT:
+                case Dialect.CHAT:
                     body["messages"] = [{"role": "user", "content": "hello"}]
-                case Surface.RESPONSES:
+                case Dialect.RESPONSES:
                     body["input"] = "hello"
-                case Surface.COMPLETIONS:
+                case Dialect.COMPLETIONS:
                     body |= {"model": "gpt-3.5-turbo-instruct", "prompt": "hello"}
-            async for _ in await _create(client, surface)(**body, extra_headers=PLAIN_ANSWER):
+            async for _ in await create_method(client, surface)(**body, extra_headers=PLAIN_ANSWER):
                 pass
-
-
-def _create(client: Any, surface: Surface) -> Callable[..., Any]:
-    match surface:
-        case Surface.CHAT:
-            found = client.chat.completions.create
-        case Surface.RESPONSES:
-            found = client.responses.create
-        case Surface.COMPLETIONS:
-            found = client.completions.create
-    return cast("Callable[..., Any]", found)
 
 
 def _sync_client(root: str) -> openai.OpenAI:

@@ -12,19 +12,19 @@ from contextlib import contextmanager
 import lastchunk
 from lastchunk.demo.clients import Addresses, Clients, Marks, warm_up
 from lastchunk.demo.comparison import Result
-from lastchunk.demo.heard import Heard
 from lastchunk.demo.killed import kill_in_mid_stream, killed_calls, recover_the_killed
-from lastchunk.demo.scenario import READ_TO_THE_END, PlannedCall, plan
-from lastchunk.demo.stage import (
+from lastchunk.demo.scenario import READ_TO_THE_END, SILENCE_SECONDS, PlannedCall, plan
+from lastchunk.demo.tally import join
+from lastchunk.ledger import CallFilter, Reader, verify
+from lastchunk.pricing.book import PriceBook
+from lastchunk.simulator import BilledCall
+from lastchunk.stage.heard import Heard
+from lastchunk.stage.servers import (
     address_of_nobody,
     gateway_before,
     simulated_provider,
     true_bill,
 )
-from lastchunk.demo.tally import join
-from lastchunk.ledger import CallFilter, Reader, verify
-from lastchunk.pricing.book import PriceBook
-from lastchunk.simulator import BilledCall
 
 
 def play(
@@ -32,18 +32,21 @@ def play(
 ) -> Result:
     """Play `calls` calls drawn from `seed` into a ledger; `played` is told of each that is over.
 
-    Raises DemoFailed where a part of the stage does not start.
+    Raises StageFailed where a part of the stage does not start.
     """
     began = time.monotonic()
     marks = Marks(f"{seed}-{int(time.time())}")
     planned = plan(calls, seed)
     with simulated_provider(seed) as provider:
-        with gateway_before(provider, ledger) as gateway:
-            addresses = Addresses(provider, gateway, address_of_nobody())
+        gateway = gateway_before(provider, ledger, silence_seconds=SILENCE_SECONDS)
+        try:
+            addresses = Addresses(provider, gateway.url, address_of_nobody())
             heard, recovered = asyncio.run(
                 _played(planned, addresses, ledger, marks, book, (calls, seed), played)
             )
             lastchunk.close()
+        finally:
+            gateway.stop()
         bill = true_bill(provider)
     with Reader.open(ledger) as reader:
         records = list(reader.calls(CallFilter(tag=("run", marks.run))))

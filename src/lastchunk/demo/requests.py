@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from lastchunk.simulator.script import Kind
-
-
-class Surface(StrEnum):
-    """The endpoint that a call goes to."""
-
-    CHAT = "chat"
-    RESPONSES = "responses"
-    COMPLETIONS = "completions"
+from lastchunk.wire.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What the SDK is given. `body` holds its keyword arguments; `choices` is its n."""
 
-    surface: Surface
+    surface: Dialect
     body: dict[str, Any]
     account: str
     kind: Kind
@@ -89,7 +81,7 @@ _TOOLS: tuple[dict[str, Any], ...] = (
 
 def draw_request(
     rng: random.Random,
-    surface: Surface,
+    surface: Dialect,
     *,
     streamed: bool,
     asks_for_usage: bool,
@@ -97,8 +89,8 @@ def draw_request(
     one_choice: bool,
 ) -> Request:
     """A request for one surface, all its particulars drawn. `lone_model` leaves no choice."""
-    kind: Kind = "text" if surface is Surface.COMPLETIONS or lone_model else rng.choice(_KINDS)
-    choices = 2 if surface is Surface.CHAT and kind == "text" and rng.random() < 0.2 else 1
+    kind: Kind = "text" if surface is Dialect.COMPLETIONS or lone_model else rng.choice(_KINDS)
+    choices = 2 if surface is Dialect.CHAT and kind == "text" and rng.random() < 0.2 else 1
     choices = 1 if one_choice else choices
     reasons = kind == "reasoning"
     model = lone_model or rng.choice(_models(surface, reasons))
@@ -109,30 +101,30 @@ def draw_request(
         body["tools"] = [_tool(tool, surface) for tool in _TOOLS]
     if streamed:
         body["stream"] = True
-        if asks_for_usage and surface is not Surface.RESPONSES:
+        if asks_for_usage and surface is not Dialect.RESPONSES:
             body["stream_options"] = {"include_usage": True}
     return Request(surface, body, rng.choice(_ACCOUNTS), kind, streamed, reasons, choices)
 
 
-def _models(surface: Surface, reasons: bool) -> tuple[str, ...]:
+def _models(surface: Dialect, reasons: bool) -> tuple[str, ...]:
     if reasons:
         return _REASONING_MODELS
     match surface:
-        case Surface.CHAT:
+        case Dialect.CHAT:
             return _CHAT_MODELS
-        case Surface.RESPONSES:
+        case Dialect.RESPONSES:
             return _MODELS
-        case Surface.COMPLETIONS:
+        case Dialect.COMPLETIONS:
             return (_COMPLETIONS_MODEL,)
 
 
-def _prompt(rng: random.Random, surface: Surface) -> dict[str, Any]:
+def _prompt(rng: random.Random, surface: Dialect) -> dict[str, Any]:
     """From a short question to a few pages of context."""
     instructions = _text(rng, rng.randint(2, 6))
     question = _text(rng, rng.choice((1, 4, 12, 30, 80, 160)))
-    if surface is Surface.COMPLETIONS:
+    if surface is Dialect.COMPLETIONS:
         return {"prompt": instructions + question}
-    if surface is Surface.RESPONSES:
+    if surface is Dialect.RESPONSES:
         return {"instructions": instructions, "input": question}
     messages = [{"role": "system", "content": instructions}]
     if rng.random() < 0.4:  # a conversation under way
@@ -141,13 +133,13 @@ def _prompt(rng: random.Random, surface: Surface) -> dict[str, Any]:
     return {"messages": [*messages, {"role": "user", "content": question}]}
 
 
-def _options(rng: random.Random, surface: Surface) -> dict[str, Any]:
+def _options(rng: random.Random, surface: Dialect) -> dict[str, Any]:
     """Some callers set a limit that is never reached; legacy completions need one."""
-    if surface is Surface.COMPLETIONS:
+    if surface is Dialect.COMPLETIONS:
         return {"max_tokens": 2000}
     if rng.random() < 0.7:
         return {}
-    name = "max_completion_tokens" if surface is Surface.CHAT else "max_output_tokens"
+    name = "max_completion_tokens" if surface is Dialect.CHAT else "max_output_tokens"
     return {name: 2000}
 
 
@@ -155,7 +147,7 @@ def _text(rng: random.Random, sentences: int) -> str:
     return "".join(rng.choice(_SENTENCES) for _ in range(sentences))
 
 
-def _tool(tool: dict[str, Any], surface: Surface) -> dict[str, Any]:
-    if surface is Surface.RESPONSES:
+def _tool(tool: dict[str, Any], surface: Dialect) -> dict[str, Any]:
+    if surface is Dialect.RESPONSES:
         return {"type": "function", **tool, "strict": False}
     return {"type": "function", "function": tool}

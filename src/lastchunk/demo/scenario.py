@@ -6,9 +6,10 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lastchunk.demo.requests import Request, Surface, draw_request
+from lastchunk.demo.requests import Request, draw_request
 from lastchunk.meter.ending import Ending
 from lastchunk.simulator import Fault, Script
+from lastchunk.wire.dialect import Dialect
 
 CUT_SHARE = 0.46
 """Of all calls: almost half, so that every way of being cut comes up."""
@@ -54,13 +55,13 @@ class Way:
     endings: tuple[Ending, ...]
     act: Act = Act.READ
     fault: Fault | None = None
-    surfaces: tuple[Surface, ...] = tuple(Surface)
+    surfaces: tuple[Dialect, ...] = tuple(Dialect)
     retries: int = 0
     retried: Ending | None = None
     asks_for_usage: bool = True
 
 
-_CHATS = (Surface.CHAT, Surface.COMPLETIONS)
+_CHATS = (Dialect.CHAT, Dialect.COMPLETIONS)
 _LEFT = (Ending.CALLER_LEFT,)
 _CUT = (Ending.UPSTREAM_CUT,)
 _FAILED = (Ending.UPSTREAM_FAILED,)
@@ -112,7 +113,7 @@ WAYS: tuple[Way, ...] = (
         4,
         _FAILED,
         fault=Fault("response_failed"),
-        surfaces=(Surface.RESPONSES,),
+        surfaces=(Dialect.RESPONSES,),
     ),
     Way("no-done", "no [DONE]", 4, _COMPLETED, fault=Fault("no_done"), surfaces=_CHATS),
     Way("no-usage", "no usage, though asked for", 8, _COMPLETED, fault=Fault("no_usage")),
@@ -122,7 +123,7 @@ WAYS: tuple[Way, ...] = (
         4,
         _COMPLETED,
         fault=Fault("reject_stream_options"),
-        surfaces=(Surface.CHAT,),
+        surfaces=(Dialect.CHAT,),
         asks_for_usage=False,
         retried=Ending.REFUSED,
     ),
@@ -238,7 +239,7 @@ def _planned(number: int, way: Way, rng: random.Random) -> PlannedCall:
     )
 
 
-_SURFACE_WEIGHTS = {Surface.CHAT: 60, Surface.RESPONSES: 30, Surface.COMPLETIONS: 10}
+_SURFACE_WEIGHTS = {Dialect.CHAT: 60, Dialect.RESPONSES: 30, Dialect.COMPLETIONS: 10}
 
 
 def _script(way: Way, request: Request, rng: random.Random) -> Script:
@@ -258,7 +259,7 @@ def _script(way: Way, request: Request, rng: random.Random) -> Script:
         language=rng.choice(("english", "english", "german", "chinese", "emoji", "code")),
         output_tokens=tokens,
         reasoning_tokens=reasoning,
-        reasoning_shown="summary" if request.surface is Surface.RESPONSES else "hidden",
+        reasoning_shown="summary" if request.surface is Dialect.RESPONSES else "hidden",
         pacing_s=per_chunk / pace,
         first_token_delay_s=rng.uniform(0.05, 0.3),
         tokens_per_chunk=per_chunk,

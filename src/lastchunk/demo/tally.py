@@ -6,17 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lastchunk.demo.heard import Heard
 from lastchunk.demo.scenario import PlannedCall
 from lastchunk.ledger import CallRecord
-from lastchunk.ledger.entries import Standing, TokenSpan
+from lastchunk.ledger.entries import TokenSpan
 from lastchunk.meter.ending import Ending
 from lastchunk.pricing.book import PriceBook
-from lastchunk.pricing.cost import Cost, cost_of
+from lastchunk.pricing.cost import Cost
 from lastchunk.simulator import BilledCall
-from lastchunk.usage import USAGE_PARTS, Quantity, TokenCounts, Usage
-
-NOTHING = TokenCounts(input_tokens=0, output_tokens=0)
+from lastchunk.stage.heard import Heard
+from lastchunk.stage.truth import NOTHING, cost_in, holds, true_counts
+from lastchunk.usage import TokenCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +155,12 @@ def _attempt(
     *,
     is_last: bool,
 ) -> Attempt:
-    truth = _true_counts(billed)
-    model = billed.model_served if billed is not None and billed.billed else ""
-    tier = billed.service_tier if billed is not None else None
+    truth = true_counts(billed)
+    upstream, at_ms = record.call.request.upstream, record.call.opened_ms
 
     def priced(counts: TokenCounts) -> Priced:
         tokens = (counts.input_tokens or 0) + (counts.output_tokens or 0)
-        upstream, at_ms = record.call.request.upstream, record.call.opened_ms
-        price = book.price(model, upstream=upstream, at_ms=at_ms, tier=tier) if tokens else None
-        assert price is not None or not tokens, f"the demo's model {model} has no price"
-        return Priced(tokens, cost_of(_usage(counts), price).best if price is not None else 0)
+        return Priced(tokens, cost_in(book, counts, billed, upstream=upstream, at_ms=at_ms))
 
     standing = record.standing
     cost = standing.cost or Cost(0, 0, 0)
@@ -178,33 +173,8 @@ def _attempt(
         truth=true,
         naive=priced(heard or NOTHING),
         recorded=Priced(_best(standing.tokens.input) + _best(standing.tokens.output), cost.best),
-        within=_holds(standing, truth) and cost.low <= true.cost <= cost.high,
+        within=holds(standing, truth) and cost.low <= true.cost <= cost.high,
         is_last=is_last,
-    )
-
-
-def _true_counts(billed: BilledCall | None) -> TokenCounts:
-    if billed is None or not billed.billed:
-        return NOTHING
-    return TokenCounts(
-        input_tokens=billed.prompt_tokens,
-        input_cached_tokens=billed.cached_tokens,
-        output_tokens=billed.output_tokens,
-        output_reasoning_tokens=billed.reasoning_tokens,
-    )
-
-
-def _usage(counts: TokenCounts) -> Usage:
-    told = {name: getattr(counts, name) for name in USAGE_PARTS}
-    return Usage(**{name: Quantity.reported(n) for name, n in told.items() if n is not None})
-
-
-def _holds(standing: Standing, truth: TokenCounts) -> bool:
-    tokens = standing.tokens
-    pairs = ((tokens.input, truth.input_tokens), (tokens.output, truth.output_tokens))
-    return all(
-        (span.low <= (true or 0) <= span.high) if span is not None else not true
-        for span, true in pairs
     )
 
 

@@ -9,6 +9,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 CALL_ID = "x-lastchunk-call-id"
 ACCOUNT = "x-lastchunk-account"
 TAGS = "x-lastchunk-tags"
+USAGE = "x-lastchunk-usage"
+EXACT = "exact"
+"""`x-lastchunk-usage: exact` asks for exact mode; on an answer it says that it was used."""
 UNMETERED = "x-lastchunk-unmetered"
 """On an answer: why the request was passed on without an account."""
 
@@ -51,13 +54,21 @@ def labels(
     headers: Mapping[str, str], default_account: str
 ) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Who spends, as `x-lastchunk-account: web` and `x-lastchunk-tags: team=a,env=b` say."""
-    account = headers.get(ACCOUNT, "").strip()[:MAX_LABEL_CHARS] or default_account
+    account = _label(headers.get(ACCOUNT, "")) or default_account
     tags: dict[str, str] = {}
     for pair in headers.get(TAGS, "").split(",")[:MAX_TAGS]:
         name, separator, value = pair.partition("=")
-        if separator and name.strip():
-            tags[name.strip()[:MAX_LABEL_CHARS]] = value.strip()[:MAX_LABEL_CHARS]
+        if separator and _label(name):
+            tags[_label(name)] = _label(value)
     return account, tuple(sorted(tags.items()))
+
+
+def _label(text: str) -> str:
+    """Without control characters, which a terminal that shows it would obey."""
+    text = text.strip()[:MAX_LABEL_CHARS]
+    if not text.isprintable():
+        text = "".join(char for char in text if char.isprintable()).strip()
+    return text
 
 
 def _dropped(headers: CIMultiDictProxy[str]) -> set[str]:

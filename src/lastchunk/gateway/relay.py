@@ -6,34 +6,43 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import aiohttp
 from aiohttp import web
-from yarl import URL
 
-from lastchunk.asking import UsageAsking, is_refusal_to_tell
+from lastchunk.asking import Question, UsageAsking
 from lastchunk.bookkeeper import Bookkeeper, Caller
 from lastchunk.gateway import headers as through
-from lastchunk.gateway.passing import cut, pass_on, pass_websocket
+from lastchunk.gateway.access import Denied, Door, Guest
+from lastchunk.gateway.budget import headers_of
+from lastchunk.gateway.carrying import Passage, carry
+from lastchunk.gateway.exact import ExactMode
+from lastchunk.gateway.leaving import LeftCalls, note_head
+from lastchunk.gateway.leg import BROKE, NOT_CONNECTED, Answer
+from lastchunk.gateway.passing import cut, may_pass, pass_on, pass_websocket, peek
 from lastchunk.gateway.refusals import (
     bad_target,
     body_too_large,
+    denied,
+    ledger_away,
+    over_limit,
+    too_slow,
     upstream_broke,
     upstream_timed_out,
     upstream_unreachable,
 )
-from lastchunk.gateway.upstream import BROKE, Upstream, arrived
+from lastchunk.gateway.request import Request
+from lastchunk.gateway.rulebook import RuleBook
+from lastchunk.gateway.rules import Rules
+from lastchunk.gateway.stopping import Guard
 from lastchunk.gateway.websockets import is_websocket
 from lastchunk.meter.ending import Stop
 from lastchunk.metered_call import MeteredCall
-from lastchunk.wire.dialect import Dialect, dialect_of
-from lastchunk.wire.encoding import Decoder, UndecodableError, can_decode, decoder_for
+from lastchunk.wire.dialect import dialect_of
+from lastchunk.wire.encoding import UndecodableError, can_decode, decoder_for
 from lastchunk.wire.hide import UsageFrameHider
-from lastchunk.wire.request import MAX_REQUEST_BYTES, Body, read_body
-
-MAX_GRACE_READS = 256
-"""Grace reads at once. Beyond it a call is counted instead of read to its end."""
+from lastchunk.wire.request import MAX_REQUEST_BYTES, model_of, read_body
 
 REMEMBERED_ATTEMPTS = 4096
 """First attempts that a client's retry may still refer to; a retry follows within seconds."""
@@ -41,136 +50,223 @@ REMEMBERED_ATTEMPTS = 4096
 ERROR_BYTES_LIMIT = 1024 * 1024
 """How much of an error answer is read to see whether it refuses to be asked for usage."""
 
-RESERVE_SECONDS = 10.0
-"""How long a call waits for its reservation to be durable before it goes on without."""
+FREED_SECONDS = 1.0
+"""How long an attempt waits for the one before it to be settled: a few milliseconds, as a rule."""
+
+BODY_SECONDS = 120.0
+"""How long a metered request's body may take to arrive: who sends slower holds us up."""
 
 log = logging.getLogger("lastchunk.gateway")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A metered request, read whole."""
-
-    incoming: web.Request
-    url: URL
-    dialect: Dialect
-    raw: bytes
-    body: Body
-
-
 class Relay:
-    """Carries requests to one upstream. One for a process."""
+    """Carries requests to their upstreams. One for a process."""
 
     def __init__(
-        self, upstream: Upstream, bookkeeper: Bookkeeper, *, account: str, grace_seconds: float
+        self,
+        rulebook: RuleBook,
+        door: Door,
+        bookkeeper: Bookkeeper,
+        *,
+        grace_seconds: float,
+        read_seconds: float,
+        exact_accounts: Sequence[str] = (),
+        running_usage: bool = True,
+        refused: Callable[[str], object] | None = None,
     ) -> None:
-        self._upstream = upstream
+        """`refused` is told the name of each limit that refuses a call."""
+        self._rulebook = rulebook
+        self._door = door
         self._bookkeeper = bookkeeper
-        self._account = account
-        self._grace_seconds = grace_seconds
+        self._left = LeftCalls(grace_seconds)
         self._asking = UsageAsking()
+        self._running_usage = running_usage
+        self._tell_refused = refused
+        self._exact = ExactMode(exact_accounts, self._at_work, left_seconds=read_seconds)
         self._attempts: dict[bytes, str] = {}
-        self._grace_reads: set[asyncio.Task[None]] = set()
         self.busy: set[object] = set()
-        """The callers' connections on which a request is under way."""
+        """The callers' connections on which a request is under way, and whatever else goes on."""
         self._idle = asyncio.Event()
-        self._is_stopping = False
         self.unmetered = 0
 
     async def handle(self, incoming: web.Request) -> web.StreamResponse:
         """Any request of any client."""
-        connection = incoming.protocol
-        self.busy.add(connection)
+        with self._at_work(incoming.protocol):
+            return await self._handle(incoming)
+
+    @contextlib.contextmanager
+    def _at_work(self, what: object) -> Iterator[None]:
+        self.busy.add(what)
         self._idle.clear()
         try:
-            return await self._handle(incoming)
+            yield
         finally:
-            self.busy.discard(connection)
+            self.busy.discard(what)
             if not self.busy:
                 self._idle.set()
 
     async def drain(self, seconds: float) -> None:
-        """Let requests under way end; what goes on after that is cut off by us."""
+        """Let requests under way end, and answers whose callers left be read on; what goes on after
+        that is cut off by us."""
+        until = asyncio.get_running_loop().time() + seconds
         if self.busy:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), seconds)
-        self._is_stopping = True
+        await self._left.settle(until - asyncio.get_running_loop().time())
+        self._left.is_stopping = True
+
+    def drains(self) -> int:
+        """How many answers are drained at this moment."""
+        return self._left.count()
 
     def hurry(self) -> None:
         """Drain no longer."""
         self._idle.set()
+        self._left.hurry()
 
     async def finish(self, seconds: float) -> None:
-        """Let grace reads under way end."""
-        if self._grace_reads:
-            await asyncio.wait(self._grace_reads, timeout=seconds)
+        """End drains that are left, and let grace reads under way end."""
+        self._exact.stop()
+        await self._left.finish(seconds)
 
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
-        url = self._upstream.url(incoming.raw_path)
-        if url is None:
-            return bad_target()
+        guest, rules = self._door.enter(incoming.headers), self._rulebook.rules
+        if isinstance(guest, Denied):
+            return denied(guest)
         dialect = dialect_of(incoming.method, incoming.path)
-        if dialect is None:
-            if is_websocket(incoming):
-                self.unmetered += 1
-                log.info("a websocket to %s is passed on unmetered", incoming.path)
-                return await pass_websocket(incoming, self._upstream, url)
-            return await pass_on(incoming, self._upstream, url, incoming.content, None)
+        if dialect is not None and (incoming.content_length or 0) > MAX_REQUEST_BYTES:
+            return body_too_large(MAX_REQUEST_BYTES)
         try:
-            raw = await incoming.read()
+            async with asyncio.timeout(BODY_SECONDS) as reading:
+                if dialect is None:
+                    model, unread = await peek(incoming, rules, guest)
+                else:
+                    raw = await incoming.read()
         except web.HTTPRequestEntityTooLarge:
             return body_too_large(MAX_REQUEST_BYTES)
-        body = read_body(raw)
-        if body is None:
+        except TimeoutError:
+            if not reading.expired():
+                raise
+            return too_slow()
+        if dialect is None:
+            return await self._pass_unmetered(incoming, rules, guest, model, unread, None)
+        if (body := read_body(raw)) is None:
+            model, why = model_of(None, incoming.path), "the body is no JSON object"
+            return await self._pass_unmetered(incoming, rules, guest, model, raw, why)
+        route = rules.route(model_of(body, incoming.path), guest)
+        if isinstance(route, Denied):
+            return denied(route)
+        if (url := route.upstream.url(incoming.raw_path)) is None:
+            return bad_target()
+        return await self._meter(Request(incoming, guest, rules, route, url, dialect, raw, body))
+
+    async def _pass_unmetered(
+        self,
+        incoming: web.Request,
+        rules: Rules,
+        guest: Guest,
+        model: str | None,
+        body: bytes | aiohttp.StreamReader,
+        why: str | None,
+    ) -> web.StreamResponse:
+        """`why` is told to the caller where a metered endpoint cannot be metered."""
+        route = may_pass(incoming, rules, guest) or rules.route(model, guest)
+        if isinstance(route, Denied):
+            return denied(route)
+        if (url := route.upstream.url(incoming.raw_path)) is None:
+            return bad_target()
+        if is_websocket(incoming):
             self.unmetered += 1
-            log.warning("a request to %s is passed on unmetered: no JSON object", incoming.path)
-            return await pass_on(incoming, self._upstream, url, raw, "the body is no JSON object")
-        return await self._meter(Request(incoming, url, dialect, raw, body))
+            log.info("a websocket to %s is passed on unmetered", incoming.path)
+            return await pass_websocket(incoming, route, guest, url)
+        if why is not None:
+            self.unmetered += 1
+            log.warning("a request to %s is passed on unmetered: %s", incoming.path, why)
+        return await pass_on(incoming, route, guest, url, body, why)
 
     # What is metered.
 
     async def _meter(self, request: Request) -> web.StreamResponse:
+        if (whole := self._exact.whole(request, request.guest.account)) is not None:
+            return await self._meter_exactly(request, whole)
         call = self._open(request, self._retried(request))
-        asked = self._asking.ask(call.call.request, request.raw, request.body)
-        answer = await self._send(request, call, asked)
+        asked = self._ask(request, call)
+        answer = await self._send(request, call, asked.body if asked else None)
         if isinstance(answer, web.Response):
             return answer
         begun = b""
-        if asked is not None and answer.status in (400, 422):
+        while asked is not None and answer.status in (400, 422):
             begun = await self._read_error(answer, call)
-            if _refuses_to_tell(answer, begun):
-                call.end(Stop.END_OF_BODY)
-                answer.close()
-                self._asking.refused(call.call.request)
-                call = self._open(request, call.call.attempt_of or call.call_id)
-                begun, asked, answer = b"", None, await self._send(request, call, None)
-                if isinstance(answer, web.Response):
-                    return answer
+            if (told := _refusal(asked, answer, begun)) is None:
+                break
+            call.end(Stop.END_OF_BODY)
+            answer.close()
+            self._asking.refused(call.call.request, asked, told)
+            await self._freed(call)
+            call = self._open(request, call.call.attempt_of or call.call_id)
+            begun, asked = b"", self._ask(request, call)
+            answer = await self._send(request, call, asked.body if asked else None)
+            if isinstance(answer, web.Response):
+                return answer
+        hider = asked.hider() if asked is not None and _may_hold_usage_frame(answer) else None
+        return await self._pass(request, answer, call, begun, hider)
+
+    async def _meter_exactly(self, request: Request, whole: Request) -> web.StreamResponse:
+        """As `_meter`, but the upstream is asked for the whole answer."""
+        call = self._open(whole, self._retried(whole))
+        carried = await self._exact.carry(request, call, self._send(whole, call, whole.raw))
+        if isinstance(carried, web.StreamResponse):
+            return carried
+        answer, begun = carried
+        return await self._pass(request, answer, call, begun, None)
+
+    def _ask(self, request: Request, call: MeteredCall) -> Question | None:
+        return self._asking.ask(
+            call.call.request, request.raw, request.body, running=self._running_usage
+        )
+
+    async def _pass(
+        self,
+        request: Request,
+        answer: Answer,
+        call: MeteredCall,
+        begun: bytes,
+        hider: UsageFrameHider | None,
+    ) -> web.StreamResponse:
+        """The answer, passed on while the caller is there."""
         try:
-            hides = asked is not None and _may_hold_usage_frame(answer)
-            return await self._stream(request.incoming, answer, call, begun, hides=hides)
+            return await self._stream(request.incoming, answer, call, begun, hider)
         except BaseException as error:
-            self._leave(answer, call)
+            self._left.leave(answer, call)
             if isinstance(error, ConnectionError):  # a write to the caller found it gone
                 return web.Response()
             raise
 
     def _open(self, request: Request, attempt_of: str | None) -> MeteredCall:
-        account, tags = through.labels(request.incoming.headers, self._account)
+        guest = request.guest
         call = self._bookkeeper.open(
             request.dialect,
             request.raw,
             request.body,
-            upstream=self._upstream.host,
+            upstream=request.route.upstream.host,
             path=request.incoming.path,
-            caller=Caller(account, "gateway", tags),
+            caller=Caller(guest.account, "gateway", guest.tags),
             attempt_of=attempt_of,
+            exact=request.exact,
+            terms=request.rules.terms if request.rules.limits else None,
         )
         if attempt_of is None:
             self._attempts[_fingerprint(request)] = call.call_id
             while len(self._attempts) > REMEMBERED_ATTEMPTS:
                 del self._attempts[next(iter(self._attempts))]
         return call
+
+    async def _freed(self, call: MeteredCall) -> None:
+        """Wait until an attempt that has ended holds nothing, where limits apply to the next."""
+        if call.purse is not None:
+            with contextlib.suppress(Exception):  # then the next one holds beside it
+                settled = asyncio.shield(asyncio.wrap_future(call.settled))
+                await asyncio.wait_for(settled, FREED_SECONDS)
 
     def _retried(self, request: Request) -> str | None:
         """The first attempt's id where this is the client's own retry of it."""
@@ -180,21 +276,38 @@ class Relay:
 
     async def _send(
         self, request: Request, call: MeteredCall, asked: bytes | None
-    ) -> aiohttp.ClientResponse | web.Response:
+    ) -> Answer | web.Response:
         """The upstream's answer, or ours where it gave none."""
         headers = through.to_upstream(request.incoming.headers)
-        if asked is not None:
+        request.route.authorize(headers, drop_callers=request.guest.key is not None)
+        if asked is not None or (call.purse is not None and call.call.request.stream):
             headers["accept-encoding"] = "identity"
+        body = asked or request.raw
+        reached = request.route.upstream.reach(body)  # connecting sends nothing: it need not wait
         try:
-            await self._reserved(call)
+            may_go = await self._reserved(call)
         except BaseException:
+            if reached is not None:
+                reached.release()
             call.end(Stop.NOT_CONNECTED)
             raise
+        if not may_go:
+            if reached is not None:
+                reached.release()
+            call.end(Stop.NOT_CONNECTED)
+            return ledger_away(call.call_id)
+        if (refused := call.refusal) is not None:
+            if reached is not None:
+                reached.release()
+            if self._tell_refused is not None:
+                self._tell_refused(refused.standing.limit.name)
+            return over_limit(refused, self._bookkeeper.clock.now_ms(), call.call_id)
         try:
-            answer = await self._upstream.send(
-                request.incoming.method, request.url, headers, asked or request.raw
+            sending = request.route.upstream.send(
+                request.incoming.method, request.url, headers, body, reached
             )
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            answer = await (self._left.outlive(sending, call) if call.may_drain else sending)
+        except NOT_CONNECTED:
             call.end(Stop.NOT_CONNECTED)
             return upstream_unreachable(call.call_id)
         except TimeoutError:
@@ -204,44 +317,55 @@ class Relay:
             call.end(Stop.CONNECTION_BROKE)
             return upstream_broke(call.call_id)
         except BaseException:
-            call.end(Stop.CALLER_LEFT)
+            if not call.is_read_on:
+                if reached is not None:  # what was to use it may not even have begun
+                    reached.release()
+                call.end(self._left.stop_of_leaving())
             raise
-        call.headed(
-            answer.status,
-            answer.headers.get("content-type"),
-            answer.headers.get("content-encoding"),
-        )
+        note_head(answer, call)
         return answer
 
-    async def _reserved(self, call: MeteredCall) -> None:
+    async def _reserved(self, call: MeteredCall) -> bool:
+        """Waits for it; whether the call may be sent."""
+        ledger = self._bookkeeper.ledger
         try:
             reserved = asyncio.shield(asyncio.wrap_future(call.reserved))
-            await asyncio.wait_for(reserved, RESERVE_SECONDS)
-        except Exception as error:  # the ledger's failure is not the caller's
-            log.error("%s could not be reserved: %s", call.call_id, error or type(error).__name__)
+            await asyncio.wait_for(reserved, ledger.reserve_seconds)
+        except Exception as error:  # the ledger's failure is not the caller's, unless so set
+            told = str(error) or type(error).__name__
+            log.error("%s could not be reserved: %s", call.call_id, told)
+            if call.purse is not None:
+                call.purse.admission.is_waived = True
+            return not ledger.refuses_when_away
+        return True
 
     async def _stream(
         self,
         incoming: web.Request,
-        answer: aiohttp.ClientResponse,
+        answer: Answer,
         call: MeteredCall,
         begun: bytes,
-        *,
-        hides: bool,
+        hider: UsageFrameHider | None,
     ) -> web.StreamResponse:
         """The answer to the caller; `begun` is what of its body was read already."""
-        hider, decoder = None, None
-        headers = through.to_caller(answer.headers, changed=hides)
-        if hides:
-            hider = UsageFrameHider()
-            if (decoder := decoder_for(answer.headers.get("content-encoding"))) is not None:
-                del headers["content-encoding"]
+        guard = self._guard(answer, call)
+        changed = hider is not None or guard is not None
+        headers = through.to_caller(answer.headers, changed=changed)
+        encoding = answer.headers.get("content-encoding")
+        if not changed or not can_decode(encoding):
+            encoding = None
+        if (decoder := decoder_for(encoding)) is not None:
+            del headers["content-encoding"]
         headers[through.CALL_ID] = call.call_id
+        headers.update(headers_of(call, call.call.opened_ms))
         response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
         await response.prepare(incoming)
         if begun:
             await response.write(begun)
-        stop = await self._carry(answer, response, call, hider, decoder)
+        passage = Passage(call, hider, decoder, guard)
+        stop = await carry(incoming, answer, response, passage)
+        if guard is not None and guard.is_cut:
+            return await _close(answer, response, call, guard)
         call.end(stop)
         if hider is not None and (rest := hider.rest()):
             await response.write(rest)
@@ -251,67 +375,15 @@ class Relay:
             cut(incoming, answer)
         return response
 
-    async def _carry(
-        self,
-        answer: aiohttp.ClientResponse,
-        response: web.StreamResponse,
-        call: MeteredCall,
-        hider: UsageFrameHider | None,
-        decoder: Decoder | None,
-    ) -> Stop:
-        """Every piece of the body, from the upstream to the caller; why it stopped."""
-        content = answer.content
-        stop: Stop | None = None
-        while stop is None:
-            try:
-                piece = await content.readany()
-            except TimeoutError:
-                stop, piece = Stop.TIMED_OUT, arrived(content)
-            except BROKE:
-                stop, piece = Stop.CONNECTION_BROKE, arrived(content)
-            else:
-                stop = None if piece else Stop.END_OF_BODY
-            if piece:
-                call.receive(piece)
-                if decoder is not None:
-                    try:
-                        piece = decoder.decode(piece)
-                    except UndecodableError:
-                        return Stop.CONNECTION_BROKE
-                if hider is not None:
-                    piece = hider.feed(piece)
-                if piece:
-                    await response.write(piece)
-        return stop
+    def _guard(self, answer: Answer, call: MeteredCall) -> Guard | None:
+        """Who stops a stream at its limit."""
+        purse, is_stream = call.purse, call.call.request.stream and answer.status == 200
+        if purse is None or not purse.watches or not is_stream:
+            return None
+        readable = can_decode(answer.headers.get("content-encoding"))
+        return Guard(call, purse, self._bookkeeper.look, readable=readable)
 
-    def _leave(self, answer: aiohttp.ClientResponse, call: MeteredCall) -> None:
-        """The caller is gone: read on where only the usage is missing, else stop at once."""
-        if rest := arrived(answer.content):
-            call.receive(rest)
-        wanted = self._grace_seconds and len(self._grace_reads) < MAX_GRACE_READS
-        if wanted and call.awaits_usage():
-            task = asyncio.create_task(self._grace_read(answer, call))
-            self._grace_reads.add(task)
-            task.add_done_callback(self._grace_reads.discard)
-            return
-        call.end(self._stop_of_leaving())
-        answer.close()
-
-    def _stop_of_leaving(self) -> Stop:
-        return Stop.LIMIT_REACHED if self._is_stopping else Stop.CALLER_LEFT
-
-    async def _grace_read(self, answer: aiohttp.ClientResponse, call: MeteredCall) -> None:
-        try:
-            async with asyncio.timeout(self._grace_seconds):
-                while call.finish_seen and (piece := await answer.content.readany()):
-                    call.receive(piece)
-        except (TimeoutError, *BROKE):
-            pass  # it is counted instead
-        finally:
-            call.end(self._stop_of_leaving())
-            answer.close()
-
-    async def _read_error(self, answer: aiohttp.ClientResponse, call: MeteredCall) -> bytes:
+    async def _read_error(self, answer: Answer, call: MeteredCall) -> bytes:
         """An error answer, which is short; of a long one the beginning."""
         told = b""
         try:
@@ -321,28 +393,48 @@ class Relay:
         except (TimeoutError, *BROKE):
             pass  # it is met again when the answer is carried to the caller
         except BaseException:
-            self._leave(answer, call)
+            self._left.leave(answer, call)
             raise
         return told
 
 
-def _may_hold_usage_frame(answer: aiohttp.ClientResponse) -> bool:
+async def _close(
+    answer: Answer,
+    response: web.StreamResponse,
+    call: MeteredCall,
+    guard: Guard,
+) -> web.StreamResponse:
+    """The end of a stream that was stopped at its limit."""
+    closing = guard.closing()
+    call.end(Stop.LIMIT_REACHED)
+    answer.close()
+    await response.write(closing)
+    await response.write_eof()
+    return response
+
+
+def _may_hold_usage_frame(answer: Answer) -> bool:
     """Whether there is a stream to take the usage frame out of, and it can be read."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     encoding = answer.headers.get("content-encoding")
     return answer.status == 200 and kind != "application/json" and can_decode(encoding)
 
 
-def _refuses_to_tell(answer: aiohttp.ClientResponse, told: bytes) -> bool:
+def _refusal(asked: Question, answer: Answer, begun: bytes) -> bytes | None:
+    """What an error answer says, where it says that it does not know what we asked for."""
     decoder = decoder_for(answer.headers.get("content-encoding"))
     try:
-        return is_refusal_to_tell(answer.status, decoder.decode(told) if decoder else told)
+        told = decoder.decode(begun) if decoder else begun
     except UndecodableError:
-        return False
+        return None
+    return told if asked.is_refused(answer.status, told) else None
 
 
 def _fingerprint(request: Request) -> bytes:
-    """The same client sending the same body to the same place."""
-    key = request.incoming.headers.get("authorization", "")
-    told = f"{key}\n{request.incoming.raw_path}\n".encode()
+    """The same client, with the same labels, sending the same body to the same place."""
+    incoming = request.incoming
+    key, guest = incoming.headers.get("authorization", ""), request.guest
+    told = (
+        f"{key}\n{incoming.remote}\n{guest.account}\n{guest.tags}\n{incoming.raw_path}\n".encode()
+    )
     return hashlib.blake2b(told + request.raw, digest_size=16).digest()

@@ -6,6 +6,7 @@ import asyncio
 
 import aiohttp
 from aiohttp import WSMessage, WSMsgType, web
+from multidict import CIMultiDict
 from yarl import URL
 
 from lastchunk.gateway import headers as through
@@ -25,13 +26,12 @@ def is_websocket(incoming: web.Request) -> bool:
 
 
 async def carry_websocket(
-    incoming: web.Request, upstream: Upstream, url: URL
+    incoming: web.Request, upstream: Upstream, url: URL, headers: CIMultiDict[str]
 ) -> web.StreamResponse:
     """Connect both sides and carry messages until one of them closes.
 
-    Raises what the upstream's client raises while it connects.
+    `headers` are the caller's, for the upstream. Raises what its client raises while it connects.
     """
-    headers = through.to_upstream(incoming.headers)
     offered = headers.get("sec-websocket-protocol", "")
     for name in [name for name in headers if name.lower().startswith("sec-websocket-")]:
         headers.popall(name, None)

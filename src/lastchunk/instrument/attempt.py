@@ -12,16 +12,20 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
+from lastchunk.asking import Question
 from lastchunk.bookkeeper import Bookkeeper
-from lastchunk.errors import LastchunkError
-from lastchunk.instrument.labels import current_caller, tell_watches
+from lastchunk.errors import LastchunkError, LedgerUnavailable
+from lastchunk.exactness import is_exact_account
+from lastchunk.instrument.labels import current_caller, is_exact_here, tell_watches
 from lastchunk.instrument.process import asking, bookkeeper_for
 from lastchunk.meter.ending import Stop
 from lastchunk.metered_call import MeteredCall
 from lastchunk.settings import Settings
 from lastchunk.settlement.facts import Settlement
+from lastchunk.startup import spool_options
 from lastchunk.wire.dialect import dialect_of
 from lastchunk.wire.request import Body, read_body
+from lastchunk.wire.whole import ask_for_whole, wants_usage_chunk
 
 CALL_ID_HEADER = "x-lastchunk-call-id"
 
@@ -58,27 +62,44 @@ def stop_of(error: BaseException) -> Stop:
 class Attempt:
     """A request that is metered: `request` is what to send, `call` its account."""
 
-    def __init__(self, request: Any, call: MeteredCall, *, plain: Any, body: bytes, parsed: Body):
+    def __init__(
+        self,
+        request: Any,
+        call: MeteredCall,
+        *,
+        plain: Any,
+        body: bytes,
+        parsed: Body,
+        question: Question | None,
+    ) -> None:
         self.request = request
         self.plain = plain
         self.call = call
+        self.question = question
+        """What we asked for, which is to be hidden from the caller."""
         self._body = body
         self._parsed = parsed
 
     @property
-    def hides_usage(self) -> bool:
-        """We asked for the usage chunk and the caller did not."""
-        return self.request is not self.plain
+    def is_exact(self) -> bool:
+        """The whole answer is asked for, to be replayed."""
+        return self.call.call.request.exact
 
-    def without_asking(self, metering: Metering) -> Attempt | None:
-        """The next attempt, after the upstream refused to be asked for usage."""
-        asking.refused(self.call.call.request)
+    @property
+    def wants_usage_chunk(self) -> bool:
+        """The caller of this stream asked for the usage chunk."""
+        return wants_usage_chunk(self.call.call.request.dialect, self._parsed)
+
+    def asking_less(self, metering: Metering, told: bytes) -> Attempt | None:
+        """The next attempt, after the upstream refused to be asked so for usage."""
+        assert self.question is not None
+        asking.refused(self.call.call.request, self.question, told)
         root = self.call.call.attempt_of or self.call.call_id
         return metering.begin(self.plain, self._body, self._parsed, attempt_of=root)
 
     def give_back_request(self, response: Any) -> None:
         """The caller finds its own request in the answer, with what its hooks have added."""
-        if not self.hides_usage or response.request is not self.request:
+        if self.request is self.plain or response.request is not self.request:
             return
         own = {name: self.plain.headers.get(name) for name in _CHANGED_HEADERS}
         self.plain.headers = self.request.headers
@@ -95,6 +116,7 @@ class Metering:
 
     def __init__(self, settings: Settings, on_settled: Callable[[Settlement], None] | None) -> None:
         self.settings = settings
+        self.spool = spool_options(settings)
         self._on_settled = on_settled
 
     def bookkeeper(self) -> Bookkeeper:
@@ -118,10 +140,15 @@ class Metering:
     def begin(
         self, request: Any, body: bytes, parsed: Body, *, attempt_of: str | None
     ) -> Attempt | None:
-        """The call opened; None where that fails."""
+        """The call opened; None where that fails.
+
+        Raises LedgerUnavailable where calls are refused while the ledger is away.
+        """
         try:
             return self._begin(request, body, parsed, attempt_of)
-        except LastchunkError as error:  # our failure is not the caller's
+        except LastchunkError as error:  # our failure is not the caller's, unless so set
+            if isinstance(error, LedgerUnavailable) and not self.spool.passes:
+                raise
             log.error("a call is not metered: %s", error)
         except Exception as error:  # as above
             log.error("a call is not metered: %s", type(error).__name__)
@@ -131,23 +158,38 @@ class Metering:
         url = request.url
         dialect = dialect_of(request.method, url.path)
         assert dialect is not None
+        caller = current_caller(self.settings.account)
+        whole, told = self._whole(caller.account, body, parsed)
         call = self.bookkeeper().open(
             dialect,
-            body,
-            parsed,
+            whole or body,
+            told,
             upstream=url.netloc.decode("ascii", "replace"),
             path=url.path,
-            caller=current_caller(self.settings.account),
+            caller=caller,
             attempt_of=attempt_of,
+            exact=whole is not None,
         )
         tell_watches(call)
         if self._on_settled is not None:
             call.settled.add_done_callback(self._tell)
         if attempt_of is None:
             _last_attempt.set((_fingerprint(request, body), call.call_id))
-        asked = asking.ask(call.call.request, body, parsed)
+        question = None
+        if whole is None:
+            running = self.settings.running_usage
+            question = asking.ask(call.call.request, body, parsed, running=running)
+        asked = whole if question is None else question.body
         sent = request if asked is None else _with_content(request, asked)
-        return Attempt(sent, call, plain=request, body=body, parsed=parsed)
+        return Attempt(sent, call, plain=request, body=body, parsed=parsed, question=question)
+
+    def _whole(self, account: str, body: bytes, parsed: Body) -> tuple[bytes | None, Body]:
+        """In exact mode the body that asks for the whole answer; and the body that is sent."""
+        if not (is_exact_here() or is_exact_account(account, self.settings.exact_accounts)):
+            return None, parsed
+        whole = ask_for_whole(body, parsed)
+        told = None if whole is None else read_body(whole)
+        return (None, parsed) if told is None else (whole, told)
 
     def _tell(self, settled: Any) -> None:
         assert self._on_settled is not None
@@ -157,11 +199,6 @@ class Metering:
             self._on_settled(settled.result())
         except Exception as error:  # the user's callback must not stop the accountant
             log.error("on_settled raised %s", type(error).__name__)
-
-
-def reservation_failed(call: MeteredCall, error: Exception) -> None:
-    """The call goes on all the same; it will be settled if the ledger comes back."""
-    log.error("%s could not be reserved: %s", call.call_id, error)
 
 
 def _retried(request: Any, body: bytes) -> str | None:

@@ -1,4 +1,4 @@
-"""Who spends, and who wants to see what was settled: both belong to the running context."""
+"""Who spends, how exactly, and who wants to see what was settled: all of the running context."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ WATCH_SECONDS = 5.0
 
 _account: ContextVar[str | None] = ContextVar("lastchunk_account", default=None)
 _tags: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("lastchunk_tags", default=())
+_exact: ContextVar[bool] = ContextVar("lastchunk_exact", default=False)
 _watches: ContextVar[tuple[watch, ...]] = ContextVar("lastchunk_watches", default=())
 
 
@@ -39,6 +40,27 @@ def label(account: str | None = None, **tags: str) -> Iterator[None]:
     finally:
         _reset(_account, outer)
         _reset(_tags, tokens)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Streaming calls made inside use exact mode: their usage is always the provider's own.
+
+    The provider is asked for the whole answer, without streaming, and the stream is made from it
+    here. The price is a later first token: it comes when the whole answer has. Calls that are not
+    streamed are what they are anyway. It follows the context as `label` does: tasks started inside
+    inherit it, threads do not.
+    """
+    token = _exact.set(True)
+    try:
+        yield
+    finally:
+        _reset(_exact, token)
+
+
+def is_exact_here() -> bool:
+    """Whether the running code is inside `exact()`."""
+    return _exact.get()
 
 
 def current_caller(default_account: str) -> Caller:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 
 from lastchunk.asking import UsageAsking
 from lastchunk.bookkeeper import Bookkeeper, abandon_all
@@ -18,6 +19,9 @@ log = logging.getLogger("lastchunk")
 
 asking = UsageAsking()
 """What this process has learned about its upstreams."""
+
+after_fork: list[Callable[[], None]] = []
+"""What else a forked child has to forget."""
 
 _bookkeepers: dict[str, Bookkeeper] = {}
 _lock = threading.Lock()
@@ -59,6 +63,8 @@ def _forget_the_parents() -> None:
     _bookkeepers.clear()
     abandon_all()
     forget_keeper()
+    for forget in after_fork:
+        forget()
 
 
 atexit.register(close)

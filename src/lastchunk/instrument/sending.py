@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lastchunk.asking import is_refusal_to_tell
+from lastchunk.errors import LedgerUnavailable
 from lastchunk.instrument.attempt import (
     CALL_ID_HEADER,
     Attempt,
     Metering,
-    reservation_failed,
     stop_of,
 )
+from lastchunk.instrument.exact_mode import exchange, exchange_async, replayed
+from lastchunk.instrument.reserving import refuse, reserved, reserved_async
 from lastchunk.instrument.streams import Passage, metered_stream
 from lastchunk.meter.ending import Stop
 from lastchunk.metered_call import MeteredCall
 from lastchunk.wire.encoding import Decoder, UndecodableError, decoder_for
-from lastchunk.wire.hide import UsageFrameHider
-
-RESERVE_SECONDS = 10.0
-"""How long a call waits for its reservation to be durable before it goes on without."""
 
 
 def metered_send(send: Callable[..., Any], metering: Metering) -> Callable[..., Any]:
     """`send` of a sync client, metered."""
 
     def send_metered(request: Any, *, stream: bool = False, **options: Any) -> Any:
-        attempt = metering.attempt(request)
+        try:
+            attempt = metering.attempt(request)
+        except LedgerUnavailable as error:
+            return refuse(request, error)
         if attempt is None:
             return send(request, stream=stream, **options)
+        if attempt.is_exact:
+            response = _send_exactly(attempt, options)
+            return response if stream else _read_whole(response)
         response = _send_one(attempt, options)
-        if attempt.hides_usage and response.status_code in (400, 422):
+        while attempt.question is not None and response.status_code in (400, 422):
             _read_whole(response)
-            if is_refusal_to_tell(response.status_code, response.content):
-                again = attempt.without_asking(metering)
-                if again is None:
-                    return send(request, stream=stream, **options)
-                response = _send_one(again, options)
+            if not attempt.question.is_refused(response.status_code, response.content):
+                break
+            again = attempt.asking_less(metering, response.content)
+            if again is None:
+                return send(request, stream=stream, **options)
+            attempt = again
+            response = _send_one(attempt, options)
         return response if stream else _read_whole(response)
+
+    def _send_exactly(attempt: Attempt, options: dict[str, Any]) -> Any:
+        def whole() -> Any:
+            return _read_whole(_send_one(attempt, options))
+
+        return replayed(attempt, exchange(attempt, whole))
 
     def _send_one(attempt: Attempt, options: dict[str, Any]) -> Any:
         call = attempt.call
         try:
-            _wait_for_reservation(call)
+            refusal = reserved(call, metering.spool)
         except BaseException:
             call.end(Stop.NOT_CONNECTED)
             raise
+        if refusal is not None:
+            call.end(Stop.NOT_CONNECTED)
+            return refuse(attempt.plain, refusal)
         try:
             response = send(attempt.request, stream=True, **options)
         except BaseException as error:
@@ -64,26 +77,43 @@ def metered_async_send(
     """`send` of an async client, metered."""
 
     async def send_metered(request: Any, *, stream: bool = False, **options: Any) -> Any:
-        attempt = metering.attempt(request)
+        try:
+            attempt = metering.attempt(request)
+        except LedgerUnavailable as error:
+            return refuse(request, error)
         if attempt is None:
             return await send(request, stream=stream, **options)
+        if attempt.is_exact:
+            response = await _send_exactly(attempt, options)
+            return response if stream else await _aread_whole(response)
         response = await _send_one(attempt, options)
-        if attempt.hides_usage and response.status_code in (400, 422):
+        while attempt.question is not None and response.status_code in (400, 422):
             await _aread_whole(response)
-            if is_refusal_to_tell(response.status_code, response.content):
-                again = attempt.without_asking(metering)
-                if again is None:
-                    return await send(request, stream=stream, **options)
-                response = await _send_one(again, options)
+            if not attempt.question.is_refused(response.status_code, response.content):
+                break
+            again = attempt.asking_less(metering, response.content)
+            if again is None:
+                return await send(request, stream=stream, **options)
+            attempt = again
+            response = await _send_one(attempt, options)
         return response if stream else await _aread_whole(response)
+
+    async def _send_exactly(attempt: Attempt, options: dict[str, Any]) -> Any:
+        async def whole() -> Any:
+            return await _aread_whole(await _send_one(attempt, options))
+
+        return replayed(attempt, await exchange_async(attempt, whole))
 
     async def _send_one(attempt: Attempt, options: dict[str, Any]) -> Any:
         call = attempt.call
         try:
-            await _wait_for_reservation_async(call)
+            refusal = await reserved_async(call, metering.spool)
         except BaseException:
             call.end(Stop.NOT_CONNECTED)
             raise
+        if refusal is not None:
+            call.end(Stop.NOT_CONNECTED)
+            return refuse(attempt.plain, refusal)
         try:
             response = await send(attempt.request, stream=True, **options)
         except BaseException as error:
@@ -108,10 +138,10 @@ def _attach(attempt: Attempt, response: Any, metering: Metering) -> Any:
     attempt.give_back_request(response)
     encoding = headers.get("content-encoding")
     hider = decoder = None
-    if attempt.hides_usage and response.status_code == 200:
+    if attempt.question is not None and response.status_code == 200:
         decoder = decoder_for(encoding)
         if decoder is None or _is_known(decoder):
-            hider = UsageFrameHider()
+            hider = attempt.question.hider()
     headers[CALL_ID_HEADER] = call.call_id
     if response.is_closed:
         call.headed(response.status_code, headers.get("content-type"), None)
@@ -158,23 +188,3 @@ async def _aread_whole(response: Any) -> Any:
         await response.aclose()
         raise
     return response
-
-
-def _wait_for_reservation(call: MeteredCall) -> None:
-    try:
-        call.reserved.result(RESERVE_SECONDS)
-    except Exception as error:  # the ledger's failure is not the caller's
-        reservation_failed(call, error)
-
-
-async def _wait_for_reservation_async(call: MeteredCall) -> None:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:  # another event loop than asyncio's: a commit takes a millisecond or so
-        _wait_for_reservation(call)
-        return
-    try:
-        reserved = asyncio.shield(asyncio.wrap_future(call.reserved))
-        await asyncio.wait_for(reserved, RESERVE_SECONDS)
-    except Exception as error:  # the ledger's failure is not the caller's
-        reservation_failed(call, error)

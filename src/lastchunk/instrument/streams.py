@@ -11,20 +11,22 @@ import socket
 import sys
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 from lastchunk.instrument.attempt import stop_of
 from lastchunk.instrument.grace import (
     ARRIVED_SECONDS,
+    Arrivals,
     Keeper,
     Reading,
     end_async,
     keeper,
-    read_arrived,
     read_on_async,
     shut_down,
 )
+from lastchunk.instrument.shielded import ShieldedReads
 from lastchunk.meter.ending import Stop
 from lastchunk.metered_call import MeteredCall
 from lastchunk.wire.encoding import Decoder, UndecodableError
@@ -43,12 +45,12 @@ class Passage:
 
     def take(self, piece: bytes) -> bytes:
         """Meter a piece; give back what the caller may see of it. Raises UndecodableError."""
-        self.call.receive(piece)
+        quiet = self.call.receive(piece)
         if self._hider is None:
             return piece
         if self._decoder is not None:
             piece = self._decoder.decode(piece)
-        return self._hider.feed(piece)
+        return self._hider.through(piece, quiet=quiet)
 
     def rest(self) -> bytes:
         """What was held back until the end."""
@@ -99,11 +101,7 @@ def _sync_stream_class(base: type) -> Any:
                     raise
                 if piece is None:
                     break
-                try:
-                    shown = passage.take(piece)
-                except UndecodableError as error:
-                    raise _decoding_error(base, error) from None
-                if shown:
+                if shown := _shown(passage, piece, base):
                     yield shown
             passage.call.end(Stop.END_OF_BODY)
             if rest := passage.rest():
@@ -130,17 +128,31 @@ def _async_stream_class(base: type) -> Any:
             source, loop = _source(response.stream), _asyncio_loop()
             self._iterator: AsyncIterator[bytes] = aiter(source)
             self._passage = passage
+            self._reads = ShieldedReads(self._iterator)
+            self._shields = loop is not None and passage.call.may_drain
             self._grace_seconds = grace_seconds if loop is not None else 0.0
             self._closed = False
-            self._connection = _own_socket(response) if loop is not None else None
-            if self._connection is not None:  # its loop is over when the process is
-                passage.call.hang_up = partial(shut_down, self._connection)
-            self._reading: asyncio.Task[bytes | None] | None = None
+            self._arrivals: Arrivals | None = None
+            connection = _own_socket(response) if loop is not None else None
+            if connection is not None:
+                passage.call.hang_up = partial(
+                    shut_down, connection
+                )  # its loop ends with the process
+                self._arrivals = Arrivals(
+                    self._iterator, passage.call, connection, _patience(response)
+                )
             self._dropped = weakref.finalize(
                 self,
                 _drop_async,
                 loop,
-                (source, self._iterator, passage.call, self._grace_seconds, self._connection),
+                _Dropped(
+                    source,
+                    self._iterator,
+                    self._reads,
+                    passage.call,
+                    self._grace_seconds,
+                    self._arrivals,
+                ),
             )
             self._dropped.atexit = False
 
@@ -152,66 +164,53 @@ def _async_stream_class(base: type) -> Any:
             passage = self._passage
             while True:
                 try:
-                    if self._reading is not None or (
-                        passage.call.finish_seen and self._grace_seconds
-                    ):
-                        piece = await self._read_shielded()
+                    if self._wants_shield():
+                        piece = await self._reads.next_piece()
+                    elif self._arrivals is not None:
+                        piece = await self._arrivals.next_piece()
                     else:
                         piece = await anext(self._iterator, None)
                 except BaseException as error:
-                    if self._reading is None:  # else the grace read in `aclose` may still end well
+                    if self._reads.pending is None:  # else what `aclose` does may still end well
                         passage.call.end(stop_of(error))
                     raise
                 if piece is None:
                     break
-                try:
-                    shown = passage.take(piece)
-                except UndecodableError as error:
-                    raise _decoding_error(base, error) from None
-                if shown:
+                if shown := _shown(passage, piece, base):
                     yield shown
             passage.call.end(Stop.END_OF_BODY)
             if rest := passage.rest():
                 yield rest
 
-        async def _read_shielded(self) -> bytes | None:
-            """The next piece, read by a task of its own that outlives a cancelled caller."""
-            if self._reading is None:
-                self._reading = asyncio.create_task(_next_piece(self._iterator))
-                self._reading._log_destroy_pending = False  # type: ignore[attr-defined]
-            try:
-                piece = await asyncio.shield(self._reading)
-            except asyncio.CancelledError:  # the caller's: what is being read is still wanted
-                raise
-            except BaseException:
-                self._reading = None
-                raise
-            self._reading = None
-            return piece
+        def _wants_shield(self) -> bool:
+            """A caller that is cancelled now would break a read that is wanted all the same."""
+            if self._reads.pending is not None or self._shields:
+                return True
+            return bool(self._passage.call.finish_seen and self._grace_seconds)
 
         async def aclose(self) -> None:
             if self._closed or self._dropped.detach() is None:
                 return
             self._closed = True
-            call, reading, seconds = self._passage.call, self._reading, self._grace_seconds
-            wanted = seconds and call.awaits_usage()
-            if wanted and read_on_async(self._inner, self._iterator, reading, call, seconds):
+            call, pending = self._passage.call, self._reads.pending
+            seconds = _stay(call, self._grace_seconds, self._shields)
+            if seconds and read_on_async(self._inner, self._iterator, pending, call, seconds):
                 return
             try:
-                if reading is not None:
-                    reading.cancel()
-                elif self._connection is not None and call.is_under_way:
-                    shut_down(self._connection)
-                    await read_arrived(self._iterator, call)
+                if self._arrivals is not None and call.is_under_way:
+                    await self._arrivals.rest(pending)
             finally:
+                if pending is not None:
+                    pending.cancel()
                 call.end(Stop.CALLER_LEFT)
                 await self._inner.aclose()
 
     return AsyncMeteredStream
 
 
-async def _next_piece(iterator: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(iterator, None)
+def _stay(call: MeteredCall, grace_seconds: float, can_drain: bool) -> float | None:
+    """For how long to read on; None where there is no loop to do it in."""
+    return call.stay(grace_seconds) if grace_seconds or can_drain else None
 
 
 # How a stream is left. Finalizers run anywhere: they take no lock and do not wait. They come before
@@ -220,8 +219,8 @@ async def _next_piece(iterator: AsyncIterator[bytes]) -> bytes | None:
 
 def _leave(keeper: Keeper, reading: Reading) -> bool:
     """Have the keeper read what is worth reading and then close. False: there is nothing."""
-    if reading.seconds and reading.call.awaits_usage():
-        keeper.read_on(reading)
+    if (seconds := reading.call.stay(reading.seconds)) is not None:
+        keeper.read_on(reading, seconds)
     elif reading.connection is not None and reading.call.is_under_way:
         keeper.hang_up(reading)
     else:
@@ -242,46 +241,49 @@ def _drop(keeper: Keeper, reading: Reading) -> None:
         keeper.close(reading.inner)
 
 
-_Dropped = tuple[Any, AsyncIterator[bytes], MeteredCall, float, socket.socket | None]
+@dataclass(frozen=True, slots=True)
+class _Dropped:
+    """An async stream that its caller has dropped."""
+
+    source: Any
+    iterator: AsyncIterator[bytes]
+    reads: ShieldedReads
+    call: MeteredCall
+    grace_seconds: float
+    arrivals: Arrivals | None
 
 
 def _drop_async(loop: asyncio.AbstractEventLoop | None, dropped: _Dropped) -> None:
-    call, seconds = dropped[2], dropped[3]
+    call = dropped.call
+    call.left()
     if loop is None or not call.is_under_way:
         call.end(Stop.CALLER_LEFT)
     if loop is None:
         return
     try:
-        loop.call_soon_threadsafe(_leave_async, *dropped)
+        loop.call_soon_threadsafe(_leave_async, dropped)
     except RuntimeError:  # the loop is closed, and its connections with it
         call.end(Stop.CALLER_LEFT)
     else:
-        call.read_on(max(seconds, ARRIVED_SECONDS))
+        call.read_on(max(dropped.grace_seconds, ARRIVED_SECONDS))
 
 
-def _leave_async(
-    source: Any,
-    iterator: AsyncIterator[bytes],
-    call: MeteredCall,
-    grace_seconds: float,
-    connection: socket.socket | None,
-) -> None:
-    wanted = grace_seconds and call.awaits_usage()
-    if wanted and read_on_async(source, iterator, None, call, grace_seconds):
+def _leave_async(dropped: _Dropped) -> None:
+    call, pending = dropped.call, dropped.reads.pending
+    seconds = _stay(call, dropped.grace_seconds, call.may_drain)
+    if seconds and read_on_async(dropped.source, dropped.iterator, pending, call, seconds):
         return
-    if connection is not None:
-        shut_down(connection)
-    task = asyncio.ensure_future(_read_and_end(source, iterator, call))
+    task = asyncio.ensure_future(_read_and_end(dropped, pending))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 
 
-async def _read_and_end(source: Any, iterator: AsyncIterator[bytes], call: MeteredCall) -> None:
+async def _read_and_end(dropped: _Dropped, pending: asyncio.Task[bytes | None] | None) -> None:
     try:
-        if call.is_under_way:
-            await read_arrived(iterator, call)
+        if dropped.arrivals is not None and dropped.call.is_under_way:
+            await dropped.arrivals.rest(pending)
     finally:
-        await end_async(source, call)
+        await end_async(dropped.source, dropped.call)
 
 
 _closing: set[asyncio.Future[None]] = set()
@@ -302,11 +304,20 @@ def _own_socket(response: Any) -> socket.socket | None:
     return found if hasattr(found, "fileno") else None
 
 
-def _decoding_error(base: type, error: UndecodableError) -> Exception:
-    """What the client's own decoder would have raised."""
-    module = sys.modules[base.__module__.partition(".")[0]]
-    raised: Exception = module.DecodingError(str(error))
-    return raised
+def _patience(response: Any) -> float | None:
+    """For how many seconds of silence the HTTP library reads on; None: for ever."""
+    times = response.request.extensions.get("timeout")
+    return times.get("read") if isinstance(times, dict) else None
+
+
+def _shown(passage: Passage, piece: bytes, base: type) -> bytes:
+    """What the caller sees of a piece. Raises what the client's own decoder would have raised."""
+    try:
+        return passage.take(piece)
+    except UndecodableError as error:
+        module = sys.modules[base.__module__.partition(".")[0]]
+        raised: Exception = module.DecodingError(str(error))
+        raise raised from None
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop | None:

@@ -37,7 +37,8 @@ from lastchunk.ledger.entries import (
     storable,
 )
 from lastchunk.ledger.rows import entry_of
-from lastchunk.ledger.tables import balances, entries, in_flight, processes, tags
+from lastchunk.ledger.tables import balances, entries, in_flight, processes, tags, windows
+from lastchunk.ledger.windows import WINDOW_FIELDS, kept_windows, sums_of_entries
 from lastchunk.settlement.facts import OpenCall, Settlement
 from lastchunk.usage import Basis
 
@@ -88,9 +89,14 @@ def verify(url: str, progress: Callable[[int], None] | None = None) -> Verificat
     try:
         check_schema(engine, parsed)
         with unavailable(parsed, "read"), engine.connect() as connection:
-            return _Audit(connection, progress or (lambda checked: None)).run()
+            return audit(connection, progress or (lambda checked: None))
     finally:
         engine.dispose()
+
+
+def audit(connection: sa.Connection, progress: Callable[[int], None]) -> Verification:
+    """`verify` of what a connection sees."""
+    return _Audit(connection, progress).run()
 
 
 def rebuild(url: str) -> Verification:
@@ -104,9 +110,9 @@ def rebuild(url: str) -> Verification:
     check_schema(engine, parsed)
     with unavailable(parsed, "written"), engine.begin() as connection:
         lock_all_writers(connection)
-        audit = _Audit(connection, lambda checked: None)
-        audit.run()
-        audit.write_projections()
+        found = _Audit(connection, lambda checked: None)
+        found.run()
+        found.write_projections()
     return verify(url)
 
 
@@ -131,11 +137,13 @@ class _Audit:
             self._report("tags_differ", call_id, "has tags but no entry")
         self._check_balances()
         self._check_in_flight()
+        self._check_windows()
         return Verification(self.checked, self.calls, len(self.sums), self.count, tuple(self.found))
 
     def write_projections(self) -> None:
         """Puts what the entries say in the place of what is stored."""
         connection = self.connection
+        connection.execute(sa.delete(windows))  # made anew when they are asked for
         connection.execute(sa.delete(balances))
         rows = [_balance_row(account, balance) for account, balance in self.sums.items()]
         if rows:
@@ -285,6 +293,17 @@ class _Audit:
         for call_id, row in rows.items():
             if row.pid is None:
                 self._report("process_unknown", call_id, f"nobody knows process {row.process_id}")
+
+    def _check_windows(self) -> None:
+        """One query a window: there are as many as limits times accounts times open spans."""
+        for window, stored in list(kept_windows(self.connection)):
+            right = sums_of_entries(self.connection, window)
+            if stored != right:
+                names = [n for n in WINDOW_FIELDS if getattr(stored, n) != getattr(right, n)]
+                told = ", ".join(
+                    f"{n} {getattr(stored, n)} instead of {getattr(right, n)}" for n in names
+                )
+                self._report("window_differs", window.prefix or "everyone", told)
 
     def _read(self, entry: Entry, fact_type: type[Fact]) -> Fact | None:
         try:

@@ -63,8 +63,3 @@ def change_by(entry: Entry, before: Standing) -> Balance:
         calls_released=int(entry.kind is EntryKind.RELEASED),
         unpriced_calls=int(after.unpriced) - int(before.unpriced),
     )
-
-
-def is_under(account: str, prefix: str) -> bool:
-    """Whether an account is the prefix itself or lies under it: `team/ann` is under `team`."""
-    return account == prefix or account.startswith(prefix + "/")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from lastchunk.ledger.entries import TOKEN_KINDS, storable
-from lastchunk.ledger.store import under
+from lastchunk.ledger.entries import ADJUSTMENT, TOKEN_KINDS, storable
 from lastchunk.ledger.tables import (
     entries,
     is_correction,
@@ -15,6 +14,7 @@ from lastchunk.ledger.tables import (
     is_resolution,
     tags,
 )
+from lastchunk.ledger.windows import account_under
 from lastchunk.meter.ending import Ending
 from lastchunk.usage import Basis
 
@@ -40,6 +40,8 @@ class CallFilter:
     attempts_of: str | None = None
     open_only: bool = False
     unpriced_only: bool = False
+    departed_only: bool = False
+    """Only resolved calls whose caller left when output could still come."""
 
 
 EVERY_CALL = CallFilter()
@@ -62,6 +64,12 @@ _corrected = (
         entries.c.call_id,
         sa.func.max(entries.c.seq).filter(entries.c.basis.is_not(None)).label("latest_seq"),
         *(sa.cast(sa.func.sum(entries.c[name]), sa.BigInteger).label(name) for name in SUMMED),
+        sa.cast(
+            sa.func.sum(entries.c.charge_nano).filter(
+                entries.c.correction_id.startswith(ADJUSTMENT, autoescape=True)
+            ),
+            sa.BigInteger,
+        ).label("adjusted_nano"),
     )
     .where(is_correction(entries))
     .group_by(entries.c.call_id)
@@ -91,6 +99,13 @@ def total(name: str) -> sa.ColumnElement[int | None]:
     )
 
 
+adjusted: sa.ColumnElement[int | None] = _corrected.c.adjusted_nano
+"""By how much the operator has changed the call's charge; NULL where nobody did."""
+
+is_departed: sa.ColumnElement[bool] = resolved.c.detail.contains('"departure":{"done":')
+"""Its caller left when output could still come, whatever the ending. Of the JSON itself: inside any
+of its texts a quote stands behind a backslash."""
+
 is_unpriced: sa.ColumnElement[bool] = sa.and_(
     resolved.c.seq.is_not(None),
     resolved.c.cost_best_nano.is_(None),
@@ -104,7 +119,7 @@ def conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
     """The filter in SQL, over `joined`."""
     found: list[sa.ColumnElement[bool]] = [is_reservation(reserved)]
     if wanted.account is not None:
-        found.append(under(reserved.c.account, wanted.account))
+        found.append(account_under(reserved.c.account, wanted.account))
     if wanted.model is not None:
         model = storable(wanted.model)
         found.append(sa.or_(reserved.c.model == model, resolved.c.model_served == model))
@@ -129,4 +144,6 @@ def conditions(wanted: CallFilter) -> list[sa.ColumnElement[bool]]:
         found.append(is_open)
     if wanted.unpriced_only:
         found.append(is_unpriced)
+    if wanted.departed_only:
+        found.append(is_departed)
     return found

@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from lastchunk.errors import LedgerUnavailable
+from lastchunk.ledger.living import living_processes, named
 from lastchunk.ledger.tables import SCHEMA_VERSION, VERSION_TABLE
 
 BUSY_SECONDS = 5.0
@@ -31,6 +39,19 @@ CACHED_STATEMENTS = 16
 WAL_ATTEMPTS = 100
 """Switching a new file to WAL does not wait for its neighbours as other statements do: ask again,
 every 50 ms."""
+
+SERVER_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""A server whose machine is gone is given up after some seconds (the last one: milliseconds), not
+after the system's two hours; a URL may say otherwise."""
+
+COPYING = "copying "
+"""Before the schema's version while a ledger is being copied there: nobody may open a part."""
 
 READER_CONNECTIONS = 4
 """Queries of one Reader at the same time before one waits for another."""
@@ -81,7 +102,8 @@ def writing_engine(url: sa.URL) -> sa.Engine:
         )
         _set_up_sqlite(engine, read_only=False)
         return engine
-    return _import_driver(url, poolclass=NullPool)
+    given = {name: value for name, value in SERVER_PATIENCE.items() if name not in url.query}
+    return _import_driver(url, poolclass=NullPool, connect_args=given)
 
 
 def reading_engine(url: sa.URL) -> sa.Engine:
@@ -103,25 +125,31 @@ def reading_engine(url: sa.URL) -> sa.Engine:
     )
 
 
-def open_schema(engine: sa.Engine, url: sa.URL) -> None:
-    """Makes or upgrades the tables, one process at a time. Raises LedgerUnavailable."""
+def open_schema(engine: sa.Engine, url: sa.URL, now_ms: int) -> None:
+    """Makes or upgrades the tables, one process at a time. Raises LedgerUnavailable.
+
+    Not under living processes of an older lastchunk, unless every step says that they may go on.
+    """
     with unavailable(url, "opened"):
         if url.get_backend_name() == "sqlite":
             _make_directory(url)
             _switch_to_wal(engine)
         with engine.connect() as connection:
-            version = _schema_version(connection)
+            version = schema_version(connection)
         if version == SCHEMA_VERSION:
             return
         # Alembic takes 0.1 s to import and is needed once in a ledger's life.
-        from lastchunk.ledger.upgrade import upgrade  # noqa: PLC0415
+        from lastchunk.ledger.upgrade import older_may_go_on, upgrade  # noqa: PLC0415
 
         with engine.begin() as connection:
             lock_schema(connection)
-            version = _schema_version(connection)
-            _refuse_newer(version, url)
-            if version != SCHEMA_VERSION:
-                upgrade(connection)
+            version = schema_version(connection)
+            _refuse_unknown(version, url)
+            if version == SCHEMA_VERSION:
+                return
+            if version is not None and not older_may_go_on(version):
+                _refuse_under_living(connection, url, version, now_ms)
+            upgrade(connection)
 
 
 def check_schema(engine: sa.Engine, url: sa.URL) -> None:
@@ -129,14 +157,46 @@ def check_schema(engine: sa.Engine, url: sa.URL) -> None:
     if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
         raise LedgerUnavailable(f"there is no ledger at {url.database}: look at the path")
     with unavailable(url, "read"), engine.connect() as connection:
-        version = _schema_version(connection)
-    _refuse_newer(version, url)
+        version = schema_version(connection)
+    _refuse_unknown(version, url)
     if version is None:
         raise LedgerUnavailable(f"{hidden(url)} holds no ledger: look at the path or the URL")
     if version != SCHEMA_VERSION:
         raise LedgerUnavailable(
             f"the ledger at {hidden(url)} has the older schema {version}: open it once for writing"
         )
+
+
+_ITEMS_FAULTS = ("22", "23", "54", "P0")
+"""Classes of SQLSTATE that say what is wrong with the data: the same data fails again."""
+
+_WRONG_PLACE = (
+    "not a database",
+    "malformed",
+    "unable to open",
+    "denied",
+    "authentication failed",
+    "does not exist",
+)
+"""What databases say of an address that no waiting makes right."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the database, not what is written to it, is at fault: another time it may work."""
+    if not isinstance(error, DBAPIError) or isinstance(error, (IntegrityError, DataError)):
+        return isinstance(error, OSError)
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    if isinstance(error, ProgrammingError) and state is None:
+        return False  # the driver's own refusal of a value
+    return state is None or state[:2] not in _ITEMS_FAULTS
+
+
+def may_come_back(error: LedgerUnavailable) -> bool:
+    """Whether a ledger that could not be opened is away, rather than elsewhere or not ours."""
+    cause = error.__cause__
+    if cause is None or isinstance(cause, (PermissionError, NotADirectoryError, FileExistsError)):
+        return False
+    return is_outage(cause) and not any(said in _said(cause).lower() for said in _WRONG_PLACE)
 
 
 @contextmanager
@@ -247,17 +307,33 @@ def _switch_to_wal(engine: sa.Engine) -> None:
         connection.close()
 
 
-def _schema_version(connection: sa.Connection) -> str | None:
+def schema_version(connection: sa.Connection) -> str | None:
+    """The version that the tables stand at, None where there are none."""
     if not sa.inspect(connection).has_table(VERSION_TABLE):
         return None
     version: str | None = connection.scalar(sa.text(f"SELECT version_num FROM {VERSION_TABLE}"))
     return version
 
 
-def _refuse_newer(version: str | None, url: sa.URL) -> None:
+def _refuse_unknown(version: str | None, url: sa.URL) -> None:
+    if version is not None and version.startswith(COPYING):
+        raise LedgerUnavailable(
+            f"the ledger at {hidden(url)} is not whole: `lastchunk migrate-ledger` is copying into"
+            " it, or was interrupted; let it end, or run it again with the same FROM and TO"
+        )
     # Versions are numbered with leading zeros: they compare as text.
     if version is not None and version > SCHEMA_VERSION:
         raise LedgerUnavailable(
             f"the ledger at {hidden(url)} was written by a newer lastchunk (schema {version}, known"
             f" here up to {SCHEMA_VERSION}): upgrade lastchunk"
+        )
+
+
+def _refuse_under_living(connection: sa.Connection, url: sa.URL, version: str, now_ms: int) -> None:
+    living = living_processes(connection, now_ms)
+    if living:
+        raise LedgerUnavailable(
+            f"the ledger at {hidden(url)} has the older schema {version} (here {SCHEMA_VERSION})"
+            f" and is open in {named(living, now_ms)}: stop what runs with the older lastchunk,"
+            " then start this again; nothing was changed"
         )

@@ -117,6 +117,10 @@ class Correction:
     occurred_ms: int
 
 
+ADJUSTMENT = "adjustment:"
+"""So begin the ids of corrections by which the operator changed a charge, and nothing else."""
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What the entries of one call add up to. `basis` is None while the call is open."""
@@ -226,6 +230,32 @@ def corrected_entry(
         reason=storable(correction.reason),
         correction_id=storable(correction.correction_id),
     )
+
+
+def differences_of(tokens: Tokens) -> tuple[tuple[str, int], ...]:
+    """What a CORRECTED entry changes in the best guesses, by kind as `telemetry` names them."""
+    kinds = (
+        ("input", tokens.input),
+        ("input_cached", tokens.cached),
+        ("output", tokens.output),
+        ("output_reasoning", tokens.reasoning),
+    )
+    return tuple((kind, span.best) for kind, span in kinds if span is not None)
+
+
+def is_better(correction: Correction, standing: Standing) -> bool:
+    """Whether it is known better than where the call stands: from a stronger source, or from as
+    strong a one more closely."""
+    if correction.usage is None or correction.usage.basis is None:
+        return False
+    if standing.basis is None or correction.usage.basis != standing.basis:
+        return standing.basis is None or correction.usage.basis > standing.basis
+    after = _tokens(correction.call_id, correction.usage)
+    return _uncertainty(after) < _uncertainty(standing.tokens)
+
+
+def _uncertainty(tokens: Tokens) -> int:
+    return sum(span.high - span.low for span in (tokens.input, tokens.output) if span is not None)
 
 
 def standing_of(entries: Iterable[Entry]) -> Standing:

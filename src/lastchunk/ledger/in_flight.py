@@ -12,8 +12,8 @@ from lastchunk.meter.observation import Observation
 from lastchunk.settlement.facts import OpenCall
 
 SILENT_MS = 60_000
-"""A process on another host that has not beaten for this long is dead. Six missed beats of ten
-seconds: shorter would take a long pause for a death, longer keeps its holds for nothing."""
+"""Who looks once, and compares clocks, takes a process on another host for dead after this long
+without a beat: thirty beats of two seconds leave room for clocks that differ."""
 
 _START_FIELD = 19
 """Field 22 of /proc/<pid>/stat is the start time; the first that is counted here is field 3."""
@@ -63,22 +63,31 @@ def this_process(process_id: str, now_ms: int) -> Process:
 
 
 def is_dead(process: Process, here: Process, now_ms: int, runs: Callable[[Process], bool]) -> bool:
-    """Whether a process can write no more, as seen by the process `here`.
+    """Whether a process can write no more, as seen by the process `here`, who looks once.
 
-    Within one boot of one machine the operating system knows, and no clock is asked. Elsewhere
-    silence decides, and there the hosts' clocks must agree to within `SILENT_MS`.
+    Where only silence can tell, the hosts' clocks must agree to within `SILENT_MS`.
+    """
+    known = known_death(process, here, runs)
+    return now_ms - process.beat_ms > SILENT_MS if known is None else known
+
+
+def known_death(process: Process, here: Process, runs: Callable[[Process], bool]) -> bool | None:
+    """Whether a process is certainly dead or alive; None where only its silence can tell.
+
+    Within one boot of one machine the operating system knows, and no clock is asked.
     """
     if process.ended_ms is not None:
         return True
-    silent = now_ms - process.beat_ms > SILENT_MS
     same_machine = process.host == here.host and process.machine_id == here.machine_id
     if same_machine and process.boot_id == here.boot_id and process.pid_space == here.pid_space:
+        if runs(process):
+            return False
         # Without a boot id nothing proves that the pid was looked up on the right machine.
-        return not runs(process) and (bool(here.boot_id) or silent)
+        return True if here.boot_id else None
     same_by_number = same_machine and bool(here.machine_id)
     if same_by_number and here.boot_id and process.boot_id not in ("", here.boot_id):
         return True  # the machine was started again since
-    return silent
+    return None
 
 
 def runs_here(process: Process) -> bool:

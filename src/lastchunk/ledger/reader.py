@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from lastchunk.errors import CallNotFound
 from lastchunk.ledger.balances import BALANCE_FIELDS, Balance
 from lastchunk.ledger.calls import EVERY_CALL, CallFilter, conditions, joined, reserved
+from lastchunk.ledger.conduct import Conduct, read_conduct
 from lastchunk.ledger.database import (
     check_schema,
     hidden,
@@ -24,8 +25,8 @@ from lastchunk.ledger.entries import Correction, Entry, EntryKind, Standing, sta
 from lastchunk.ledger.lessons import read_residuals
 from lastchunk.ledger.rows import entry_of
 from lastchunk.ledger.spend import SpendRow, read_spend
-from lastchunk.ledger.store import under
 from lastchunk.ledger.tables import balances, entries, in_flight, is_reservation
+from lastchunk.ledger.windows import Window, WindowSums, account_under, window_sums
 from lastchunk.meter.observation import Observation
 from lastchunk.settlement.facts import OpenCall, Settlement
 from lastchunk.settlement.residuals import ResidualRow
@@ -118,11 +119,14 @@ class Reader:
         wanted: CallFilter = EVERY_CALL,
         limit: int | None = None,
         newest_first: bool = True,
+        after: tuple[int, str] | None = None,
     ) -> Iterator[CallRecord]:
-        """The calls that fit, by the time they were opened. Read page by page as it is iterated."""
+        """The calls that fit, by the time they were opened. Read page by page as it is iterated.
+
+        `after` is the opening and the id of the last call of an earlier list, to go on from there.
+        """
         opened, id_ = reserved.c.opened_ms, reserved.c.call_id
         place, order = sa.tuple_(opened, id_), (opened, id_)
-        after: tuple[int, str] | None = None
         left = limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
@@ -142,6 +146,17 @@ class Reader:
             after = (found[-1].opened_ms, found[-1].call_id)
             left = None if left is None else left - size
 
+    def count(self, wanted: CallFilter = EVERY_CALL) -> int:
+        """How many calls fit."""
+        query = sa.select(sa.func.count()).select_from(joined).where(*conditions(wanted))
+        with self._reading() as connection:
+            return connection.scalar(query) or 0
+
+    def conduct(self, wanted: CallFilter = EVERY_CALL) -> list[Conduct]:
+        """How each account's callers behaved, and what of the cost was not charged; by account."""
+        with self._reading() as connection:
+            return read_conduct(connection, wanted)
+
     def entries(self, call_id: str) -> list[Entry]:
         """A call's entries in the order of writing; none for a call that does not exist."""
         query = sa.select(entries).where(entries.c.call_id == call_id).order_by(entries.c.seq)
@@ -160,10 +175,15 @@ class Reader:
         columns = [balances.c[name] for name in BALANCE_FIELDS]
         total = Balance()
         with self._reading() as connection:
-            query = sa.select(*columns).where(under(balances.c.account, prefix))
+            query = sa.select(*columns).where(account_under(balances.c.account, prefix))
             for row in connection.execute(query):
                 total += Balance(*row)
         return total
+
+    def window(self, window: Window) -> WindowSums:
+        """The sums of one window: as kept beside the entries, else computed from them."""
+        with self._reading() as connection:
+            return window_sums(connection, window)
 
     def accounts(self) -> list[tuple[str, Balance]]:
         """Every account with its balance, sorted."""

@@ -13,6 +13,7 @@ from lastchunk.errors import LedgerError
 from lastchunk.ledger.calls import (
     SUMMED,
     CallFilter,
+    adjusted,
     basis,
     conditions,
     is_open,
@@ -70,6 +71,8 @@ class SpendRow:
     unpriced_calls: int
     unpriced_input: TokenSum
     unpriced_output: TokenSum
+    adjusted: int = 0
+    """How much of `charge` is the operator's refunds (negative) and adjustments."""
 
 
 def read_spend(
@@ -80,8 +83,9 @@ def read_spend(
     open_, unpriced = sa.case((is_open, 1), else_=0), sa.case((is_unpriced, 1), else_=0)
     parts: list[sa.ColumnElement[Any]] = []
     for name in SUMMED:
-        parts += _split_sum(name, total(name))
-    parts += _split_sum("held", sa.case((is_open, reserved.c.held_nano), else_=0))
+        parts += split_sum(name, total(name))
+    parts += split_sum("adjusted", adjusted)
+    parts += split_sum("held", sa.case((is_open, reserved.c.held_nano), else_=0))
     query = (
         sa.select(
             *keys,
@@ -126,14 +130,16 @@ def _shown(group: str, value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _split_sum(name: str, value: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+def split_sum(name: str, value: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+    """The sum of a column as two, which `whole_sum` puts together again."""
     return [
         sa.func.sum(value // _SPLIT).label(f"{name}_thick"),
         sa.func.sum(value % _SPLIT).label(f"{name}_thin"),
     ]
 
 
-def _whole(row: Any, name: str) -> int:
+def whole_sum(row: Any, name: str) -> int:
+    """A sum that was asked for with `split_sum`."""
     return int(row[f"{name}_thick"] or 0) * _SPLIT + int(row[f"{name}_thin"] or 0)
 
 
@@ -151,7 +157,7 @@ class _Group:
     def add(self, row: Any) -> None:
         self.calls += row["calls"]
         self.open_calls += int(row["open_calls"])
-        whole = {name: _whole(row, name) for name in (*SUMMED, "held")}
+        whole = {name: whole_sum(row, name) for name in (*SUMMED, "adjusted", "held")}
         _add_all(self.sums, whole)
         if row["unpriced"]:
             self.unpriced_calls += row["calls"]
@@ -182,6 +188,7 @@ class _Group:
             unpriced_calls=self.unpriced_calls,
             unpriced_input=_tokens(self.unpriced, "input"),
             unpriced_output=_tokens(self.unpriced, "output"),
+            adjusted=sums["adjusted"],
         )
 
 

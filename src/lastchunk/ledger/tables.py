@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 """The migration that this version's tables stand at; a test holds it to the newest one."""
 
 VERSION_TABLE = "lastchunk_schema"
@@ -151,10 +151,34 @@ in_flight = sa.Table(
     sa.Column("process_id", _Key, nullable=False),
     sa.Column("seen", sa.Text),
     sa.Column("seen_ms", sa.BigInteger),
+    sa.Column("held_most", sa.BigInteger),
+    sa.Column("held_usual", sa.BigInteger),
+    sa.Column("held_tokens_most", sa.BigInteger),
+    sa.Column("held_tokens_usual", sa.BigInteger),
     sa.Index("in_flight_process", "process_id"),
     sqlite_with_rowid=False,
 )
-"""One row for each open call, with what was last seen of it; gone when the call is resolved."""
+"""One row for each open call, with what was last seen of it and what it holds in the windows now;
+gone when the call is resolved."""
+
+windows = sa.Table(
+    "windows",
+    metadata,
+    sa.Column("prefix", _Key, primary_key=True),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("end_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("spent", sa.BigInteger, nullable=False),
+    sa.Column("tokens", sa.BigInteger, nullable=False),
+    sa.Column("most", sa.BigInteger, nullable=False),
+    sa.Column("usual", sa.BigInteger, nullable=False),
+    sa.Column("tokens_most", sa.BigInteger, nullable=False),
+    sa.Column("tokens_usual", sa.BigInteger, nullable=False),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("calls_open", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Sums of the entries by account path and span of time, for limits: kept once they are asked for,
+and nothing is known here that entries and in-flight rows do not say."""
 
 processes = sa.Table(
     "processes",
@@ -171,6 +195,34 @@ processes = sa.Table(
     sa.Column("ended_ms", sa.BigInteger),
 )
 """Who has the ledger open, or had it: by this a call's process is known to be dead."""
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("key_id", _Key, primary_key=True),
+    sa.Column("secret_hash", sa.Text, nullable=False),
+    sa.Column("account", _Key, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("models", sa.Text, nullable=False),
+    sa.Column("upstreams", sa.Text, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("expires_ms", sa.BigInteger),
+    sa.Column("revoked_ms", sa.BigInteger),
+    sqlite_with_rowid=False,
+)
+"""Who may come in. The secret itself is nowhere: only its hash is. Patterns are JSON lists."""
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("subject", _Key, primary_key=True),
+    sa.Column("prefix", _Key, primary_key=True),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("level", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("told_ms", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Which warnings were given already: by one process for all."""
 
 residuals = sa.Table(
     "residuals",

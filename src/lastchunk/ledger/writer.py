@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from lastchunk.errors import LedgerError, LedgerUnavailable
+from lastchunk.ledger.database import is_outage
 from lastchunk.ledger.plan import Amendment, Failed, Item, Reservation, Resolution
 
 MAX_BATCH = 512
@@ -63,9 +64,8 @@ class Writer:
         """A future that is done once the item is durable, or has failed."""
         future: Future[Any] = Future()
         future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-        limit = MAX_QUEUED_RESERVATIONS if isinstance(item, Reservation) else MAX_QUEUED
         with self._changed:
-            refusal = self._refusal(limit)
+            refusal = self._refusal(item)
             if refusal is None:
                 self._waiting.append((item, future))
                 if len(self._waiting) == 1:
@@ -82,7 +82,8 @@ class Writer:
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def _refusal(self, limit: int) -> LedgerUnavailable | None:
+    def _refusal(self, item: Item | None) -> LedgerUnavailable | None:
+        limit = MAX_QUEUED_RESERVATIONS if isinstance(item, Reservation) else MAX_QUEUED
         if self._death is not None:
             error = LedgerUnavailable(
                 f"the writer of the ledger at {self._name} died ({self._death!r}): open it again"
@@ -116,7 +117,10 @@ class Writer:
             return [self._waiting.popleft() for _ in range(count)]
 
     def _write(self, batch: list[tuple[Item, Future[Any]]]) -> None:
-        for (_, future), outcome in zip(batch, self._outcomes([i for i, _ in batch]), strict=True):
+        self._answer(batch, self._outcomes([item for item, _ in batch]))
+
+    def _answer(self, batch: list[tuple[Item, Future[Any]]], outcomes: list[Any]) -> None:
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, Failed):
                 future.set_exception(outcome.error)
             else:
@@ -124,45 +128,61 @@ class Writer:
 
     def _outcomes(self, items: list[Item]) -> list[Any]:
         try:
-            return self._write_patiently(items)
+            return write_items(self._store, items, self._name)
         except LedgerUnavailable as error:
             return [Failed(error)] * len(items)
-        except Exception as error:  # one item's fault: the writer and the others must live on
-            self._store.reset()
-            if len(items) == 1:
-                return [Failed(_refused(items[0], error))]
-            return [outcome for item in items for outcome in self._outcomes([item])]
-
-    def _write_patiently(self, items: list[Item]) -> list[Any]:
-        """Tries again where another time may help; each try is one whole transaction.
-
-        A commit whose answer was lost may be repeated: the same entries are then a no-op.
-        """
-        for attempt in range(1, WRITE_ATTEMPTS + 1):
-            try:
-                return self._store.write(items)
-            except (OperationalError, InterfaceError, IntegrityError) as error:
-                self._store.reset()
-                if attempt == WRITE_ATTEMPTS:
-                    if isinstance(error, IntegrityError):
-                        raise
-                    raise LedgerUnavailable(
-                        f"the ledger at {self._name} cannot be written: {_said(error)}; nothing of"
-                        " this batch was written"
-                    ) from error
-            time.sleep(RETRY_SECONDS * attempt)
-        raise AssertionError("unreachable")
 
     def _die(self, death: BaseException, batch: list[tuple[Item, Future[Any]]]) -> None:
         with self._changed:
             self._death = death
-            error = self._refusal(MAX_QUEUED)
+            error = self._refusal(None)
             waiting = [*batch, *self._waiting]
             self._waiting.clear()
         logger.critical("%s", error)
         for _, future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+
+def write_items(
+    store: BatchStore, items: Sequence[Item], name: str, attempts: int = WRITE_ATTEMPTS
+) -> list[Any]:
+    """Each item's outcome, in order. Raises LedgerUnavailable where the ledger is at fault.
+
+    Tries again where another time may help; each try is one whole transaction. A commit whose
+    answer was lost may be repeated: the same entries are then a no-op.
+    """
+    try:
+        return _write_patiently(store, items, name, attempts)
+    except LedgerUnavailable:
+        raise
+    except Exception as error:  # one item's fault: the writer and the others must live on
+        store.reset()
+        if len(items) == 1:
+            return [Failed(_refused(items[0], error))]
+        return [outcome for item in items for outcome in write_items(store, [item], name, attempts)]
+
+
+def _write_patiently(
+    store: BatchStore, items: Sequence[Item], name: str, attempts: int
+) -> list[Any]:
+    for attempt in range(1, WRITE_ATTEMPTS + 1):
+        try:
+            return store.write(items)
+        except DBAPIError as error:
+            away = is_outage(error)
+            if not away and not isinstance(error, IntegrityError):
+                raise
+            store.reset()
+            if away and attempt >= attempts:
+                raise LedgerUnavailable(
+                    f"the ledger at {name} cannot be written: {_said(error)}; nothing of this batch"
+                    " was written"
+                ) from error
+            if attempt == WRITE_ATTEMPTS:
+                raise
+        time.sleep(RETRY_SECONDS * attempt)
+    raise AssertionError("unreachable")
 
 
 def _refused(item: Item, error: Exception) -> LedgerError:

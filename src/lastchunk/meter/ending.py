@@ -38,6 +38,8 @@ class Stop(StrEnum):
     CONNECTION_BROKE = "connection_broke"
     TIMED_OUT = "timed_out"
     LIMIT_REACHED = "limit_reached"
+    SHUT_DOWN = "shut_down"
+    """This gateway ended, and could wait no longer."""
     NOT_CONNECTED = "not_connected"
     PROCESS_DIED = "process_died"
 
@@ -48,6 +50,7 @@ _BY_STOP: dict[Stop, Ending] = {
     Stop.CONNECTION_BROKE: Ending.UPSTREAM_CUT,
     Stop.TIMED_OUT: Ending.UPSTREAM_TIMEOUT,
     Stop.LIMIT_REACHED: Ending.LIMIT_REACHED,
+    Stop.SHUT_DOWN: Ending.LIMIT_REACHED,
     Stop.NOT_CONNECTED: Ending.NEVER_SENT,
     Stop.PROCESS_DIED: Ending.LOST,
 }

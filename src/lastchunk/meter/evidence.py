@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from lastchunk.meter.phases import Phase, after
 from lastchunk.usage import TokenCounts
 from lastchunk.wire.events import (
@@ -74,7 +72,10 @@ class Evidence:
 
     def copy(self) -> Evidence:
         """The same evidence, to be folded on apart."""
-        return copy.copy(self)
+        other = Evidence(self._choices)
+        for name in Evidence.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
 
     def fold(self, event: Event) -> None:
         """Take in the next event."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 from lastchunk.meter.evidence import Evidence, OutputText
 from lastchunk.meter.observation import Observation
 from lastchunk.meter.phases import Phase
@@ -15,12 +17,18 @@ from lastchunk.wire.events import (
     ToolTextArrived,
     Unreadable,
 )
+from lastchunk.wire.quiet import END_BYTES, is_quiet
 from lastchunk.wire.request import CallRequest
 from lastchunk.wire.responses import ResponsesReader
 from lastchunk.wire.sse import Oversized, SseReader
 
 UNREAD_BYTES_LIMIT = 128 * 1024
 """Bytes that may wait unread. A call whose usage arrives is hardly ever read more than its end."""
+
+_FINISH_KEY, _A_STRING = b'h_reason":', (b'"', b' "')
+_USAGE_KEY, _AN_OBJECT = b'usage":', (b"{", b" {")
+
+_FRAMES_IN = methodcaller("count", b"\n\n")
 
 _LONGEST_MARK = len(b'finish_reason": "')
 """A mark may be cut by the edge of a piece: so much of the piece before is looked at again."""
@@ -51,9 +59,13 @@ class Meter:
         self._decoder: Decoder | None = None
         self._unread: list[bytes] = []
         self._unread_bytes = 0
+        self._waiting_pieces = 0
+        self._waiting_frames = 0
         self._last_read = b""
         self._edge = b""
         self._in_marked_frame = False
+        self._is_calm = False
+        """Between two frames of an answer that has begun and not ended: quiet pieces only wait."""
         self._texts: list[OutputText] = []
         self._kept_chars = 0
         self._whole = False
@@ -62,6 +74,8 @@ class Meter:
         self._frames = 0
         self._bytes = 0
         self._uncounted_chars = 0
+        self.output_bytes = 0
+        """Of the output that was read so far, as text in UTF-8."""
         self._first_byte_ms: int | None = None
         self._first_token_ms: int | None = None
         self._last_byte_ms: int | None = None
@@ -79,8 +93,27 @@ class Meter:
         elif kind == "application/json" or not self._stream or status >= 300:
             self._whole = True
 
-    def receive(self, piece: bytes, at_ms: int) -> None:
-        """The next bytes of the body as they came over the wire."""
+    def keep(self, piece: bytes, at_ms: int) -> bool:
+        """Takes the next bytes if they are quiet and need only wait; False: `receive` them."""
+        if not (self._is_calm and is_quiet(piece)):
+            return False
+        size = len(piece)
+        if self._unread_bytes + size > UNREAD_BYTES_LIMIT:
+            return False
+        self._last_byte_ms = at_ms
+        self._bytes += size
+        self._unread_bytes += size
+        self._unread.append(piece)
+        return True
+
+    def receive(self, piece: bytes, at_ms: int) -> bool:
+        """The next bytes of the body as they came over the wire. False: they only wait."""
+        try:
+            return self._receive(piece, at_ms)
+        finally:
+            self._is_calm = piece.endswith(b"\n\n") and self._can_wait()
+
+    def _receive(self, piece: bytes, at_ms: int) -> bool:
         if self._first_byte_ms is None:
             self._first_byte_ms = at_ms
         self._last_byte_ms = at_ms
@@ -89,33 +122,46 @@ class Meter:
             piece = self._decoded(piece)
         self._unread.append(piece)
         self._unread_bytes += len(piece)
+        phase = self._evidence.phase
         if self._whole:
             self._bound_body()
         elif (
-            self._evidence.phase < Phase.STREAMING
-            or self._evidence.phase is Phase.REPORTED
+            phase < Phase.STREAMING
+            or phase is Phase.REPORTED
             or self._unread_bytes > UNREAD_BYTES_LIMIT
         ):
             self.read()
         elif self._is_marked(piece):
             self._read_ahead(piece)
+        else:
+            return False
+        return True
+
+    def _can_wait(self) -> bool:
+        between = not (self._edge or self._in_marked_frame or self._whole or self._decoder)
+        return between and Phase.STREAMING <= self._evidence.phase < Phase.REPORTED
 
     def _is_marked(self, piece: bytes) -> bool:
         """Whether a frame that may matter at once is in this piece, or goes on in it."""
         text = self._edge + piece if self._edge else piece
         if not (
             self._in_marked_frame
-            or b'finish_reason":"' in text
-            or b'usage":{' in text
-            or b"[DONE]" in text
-            or b'usage": {' in text
-            or b'finish_reason": "' in text
+            or _holds(text, _FINISH_KEY, _A_STRING)
+            or (_holds(text, _USAGE_KEY, _AN_OBJECT) and self._usage_matters(text))
+            or text.rfind(b"[DONE]", -END_BYTES) >= 0
         ):
             self._edge = b"" if piece.endswith(b"\n") else text[-_LONGEST_MARK:]
             return False
         self._edge = b""
         self._in_marked_frame = not piece.endswith((b"\n\n", b"\r\n\r\n"))
         return True
+
+    def _usage_matters(self, text: bytes) -> bool:
+        """Whether usage in this piece may settle the account: running usage can wait."""
+        if (self._ahead or self._evidence).phase >= Phase.FINISHED:
+            return True
+        running = b'"choices":[{' in text or b'"choices": [{' in text
+        return not running or b'"choices":[]' in text or b'"choices": []' in text
 
     def read(self) -> None:
         """Read what waits, in order. A whole, not streamed answer is read at its end only."""
@@ -124,7 +170,7 @@ class Meter:
             return
         data = b"".join(self._unread)
         self._unread.clear()
-        self._unread_bytes = 0
+        self._unread_bytes = self._waiting_pieces = self._waiting_frames = 0
         self._last_read = data[-4:]
         if self._sse is None:
             if data.lstrip()[:1] in (b"{", b"["):  # an answer without a content type
@@ -140,6 +186,7 @@ class Meter:
             self._frames += 1
             for event in self._reader.read(frame.name, frame.data):
                 self._fold(event)
+        self._is_calm = self._is_calm and self._can_wait()
 
     def _read_ahead(self, piece: bytes) -> None:
         """Read one piece for what it shows besides output; it waits all the same.
@@ -181,6 +228,16 @@ class Meter:
     # What is known.
 
     @property
+    def total_bytes(self) -> int:
+        """Of the body, as it came over the wire."""
+        return self._bytes
+
+    @property
+    def finished(self) -> frozenset[int]:
+        """The choices whose finish was seen, by number."""
+        return (self._ahead or self._evidence).finished
+
+    @property
     def awaits_usage(self) -> bool:
         """The finish was seen and nothing but the usage is missing."""
         return (self._ahead or self._evidence).awaits_usage
@@ -190,6 +247,25 @@ class Meter:
         """Nothing that can still come would change the account."""
         return (self._ahead or self._evidence).is_conclusive
 
+    @property
+    def backlog(self) -> int:
+        """What is kept until somebody reads and counts it, in bytes and characters."""
+        return self._unread_bytes + self._kept_chars
+
+    @property
+    def frames_read(self) -> int:
+        """Frames that wait no longer: the output in them is in the texts."""
+        return self._frames
+
+    def _count_waiting_frames(self) -> int:
+        """Frames among the bytes that wait unread, as their ends are found in each piece."""
+        if self._whole:
+            return 0
+        waiting = sum(map(_FRAMES_IN, self._unread[self._waiting_pieces :]))
+        self._waiting_frames += waiting
+        self._waiting_pieces = len(self._unread)
+        return self._waiting_frames
+
     def take_texts(self) -> list[OutputText]:
         """The output that arrived since this was last asked, for counting; it is kept no longer."""
         texts, self._texts, self._kept_chars = self._texts, [], 0
@@ -198,6 +274,7 @@ class Meter:
     def drop_content(self) -> None:
         """Keep no output and no bytes any longer."""
         self._texts, self._unread, self._unread_bytes, self._ahead = [], [], 0, None
+        self._kept_chars = self._waiting_pieces = self._waiting_frames = 0
 
     def note_fault(self, name: str) -> None:
         """A trouble of our own with this call, by name."""
@@ -208,14 +285,13 @@ class Meter:
         """All that was read so far, ahead included; nothing in it is counted yet."""
         known = self._ahead or self._evidence
         response_id, model, tier = known.names
-        waiting = 0 if self._whole else sum(piece.count(b"\n\n") for piece in self._unread)
         return Observation(
             phase=known.phase,
             status=self._status,
             response_id=response_id,
             model_served=model,
             tier_served=tier,
-            frames=self._frames + waiting,
+            frames=self._frames + self._count_waiting_frames(),
             bytes=self._bytes,
             unreadable=known.unreadable,
             finished_choices=len(known.finished),
@@ -245,11 +321,9 @@ class Meter:
         if self._first_token_ms is None:
             self._first_token_ms = self._last_byte_ms
         self._evidence.note(event)
-        size = (
-            len(event.name) + len(event.arguments)
-            if isinstance(event, ToolTextArrived)
-            else len(event.text)
-        )
+        text = event.name + event.arguments if isinstance(event, ToolTextArrived) else event.text
+        size = len(text)
+        self.output_bytes += size if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
         if self._kept_chars + size > KEPT_CHARS_LIMIT:
             self._uncounted_chars += size
             return
@@ -285,6 +359,16 @@ class Meter:
         self._frames += 1
         for event in self._reader.read_body(body):
             self._fold(event)
+
+
+def _holds(text: bytes, key: bytes, values: tuple[bytes, ...]) -> bool:
+    """Whether this key stands in the text with one of these beginnings of a value."""
+    at = text.rfind(key)  # these keys stand near the end of a frame
+    while at >= 0:
+        if text.startswith(values, at + len(key)):
+            return True
+        at = text.rfind(key, 0, at)
+    return False
 
 
 class _Nothing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lastchunk.meter.departure import Departure
 from lastchunk.meter.phases import Phase
 from lastchunk.usage import OutputCounts, Quantity, TokenCounts
 
@@ -17,7 +18,8 @@ class Observation:
     `reported_is_final` whether no later one can differ. `finished_choices` of the choices asked for
     have ended. `reasoning_seen` tells that reasoning or a summary of it arrived as text;
     `uncounted_chars` is how much output beyond the limit on kept text was only measured.
-    `observed_ms` is when this was written down, or when reading stopped.
+    `uncounted_frames` of the `frames` had arrived when this was written down and were not counted:
+    `output` is without them. `observed_ms` is when this was written down, or when reading stopped.
     """
 
     phase: Phase = Phase.SENT
@@ -39,12 +41,17 @@ class Observation:
     reported_is_final: bool = False
     failure_code: str | None = None
     uncounted_chars: int = 0
+    uncounted_frames: int = 0
     first_byte_ms: int | None = None
     first_token_ms: int | None = None
     last_byte_ms: int | None = None
     observed_ms: int | None = None
     faults: tuple[str, ...] = ()
     """Our own troubles with this call, by name: each has cost it a basis."""
+    departure: Departure | None = None
+    """The caller had left when output could still come."""
+    shut_down: bool = False
+    """It was stopped because this gateway was ending, not by a limit of its caller's."""
 
     @property
     def is_fully_reported(self) -> bool:

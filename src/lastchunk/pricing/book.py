@@ -60,6 +60,7 @@ class PriceBook:
         self._providers = providers
         self._own = own
         self._found: dict[tuple[str, str], _Found | None] = {}
+        self._latest: dict[tuple[str, str, str | None], tuple[int, Price | None]] = {}
 
     @classmethod
     def load(cls, own: Path | None = None) -> PriceBook:
@@ -84,8 +85,15 @@ class PriceBook:
         written = own_price(self._own, model, upstream=upstream, at_ms=at_ms, tier=named)
         if written is not None:
             return written
-        found = self._find(model, upstream)
-        return _snapshot_price(found, at_ms, named) if found is not None else None
+        second, key = at_ms // 1000, (model, upstream, named)
+        latest = self._latest.get(key)
+        if latest is None or latest[0] != second:  # no price changes within a second
+            found = self._find(model, upstream)
+            priced = None if found is None else _snapshot_price(found, at_ms, named)
+            if len(self._latest) >= _KEPT_LOOKUPS:
+                self._latest.clear()
+            self._latest[key] = latest = (second, priced)
+        return latest[1]
 
     def _find(self, model: str, upstream: str) -> _Found | None:
         key = (model, upstream)

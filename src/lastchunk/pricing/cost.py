@@ -110,6 +110,15 @@ def ceiling(price: Price, input_tokens: int, output_tokens: int) -> int:
     return cost_of(usage, price).high
 
 
+def output_cost(price: Price, input_tokens: int, tokens: Quantity) -> Cost:
+    """What so many more tokens of output cost as text, in a call with so much input."""
+    rate = price.rates_for(input_tokens).output_tokens
+    low, best, high = (
+        nano_usd(rate * count / _PER_MTOK) for count in (tokens.low, tokens.best, tokens.high)
+    )
+    return Cost(low, best, high)
+
+
 def _assumed(tokens: int) -> Quantity:
     return Quantity(tokens, tokens, tokens, Basis.ASSUMED)
 

@@ -166,8 +166,12 @@ def read_exchange(line: bytes) -> Exchange | Skipped:
     )
 
 
-_HOSTS = {"copilot": "api.githubcopilot.com", "openrouter": "openrouter.ai"}
-"""Relays by the recorder's name, where a recording does not keep their host."""
+_HOSTS = {
+    "copilot": "api.githubcopilot.com",
+    "openai": "api.openai.com",
+    "openrouter": "openrouter.ai",
+}
+"""Who answered by the recorder's name, where a recording does not keep the host."""
 
 
 def _upstream(host: str) -> str:

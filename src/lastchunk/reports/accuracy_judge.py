@@ -16,8 +16,8 @@ from lastchunk.settlement.learned_output import (
     visible_output,
 )
 from lastchunk.settlement.residuals import Residuals, Side
-from lastchunk.settlement.shape import answer_shape_of, family_of, shape_of
-from lastchunk.tokens.encodings import encoding_of
+from lastchunk.settlement.shape import answer_shape_of, class_of, shape_of
+from lastchunk.tokens.encodings import countable_model, encoding_of
 from lastchunk.tokens.families import family_of as openai_family_of
 from lastchunk.tokens.prompt import count_prompt
 from lastchunk.tokens.tally import OutputTally
@@ -137,7 +137,10 @@ class Judge:
         )
         shape = answer_shape_of(request, seen, counts, _KEY, tools_upstream=upstream)
         kind = output_class(counts, seen, model, upstream)
-        warm, familiar = self._learned(Side.OUTPUT, shape, request, model, cold, truth)
+        if request.prediction_bytes:  # what it rejects is billed and not seen: nothing to learn
+            warm, familiar = cold, False
+        else:
+            warm, familiar = self._learned(Side.OUTPUT, shape, request, model, cold, truth)
         return Judged(
             side=Side.OUTPUT,
             provider=exchange.provider,
@@ -158,7 +161,7 @@ class Judge:
 
         Then this one is learned, too.
         """
-        family = family_of(model, request.dialect)
+        family = class_of(model, request)
         warm, _ = self._residuals.corrected(side, shape, family, cold)
         familiar = self._residuals.knows(side, shape)
         self._residuals.learn(side, shape, family, cold, truth)
@@ -195,13 +198,6 @@ def _watched(exchange: Exchange, request: CallRequest) -> tuple[Observation, Out
     for text in meter.take_texts():
         tally.add(text)
     return seen, tally
-
-
-def countable_model(served: str | None, asked: str) -> str:
-    """The name to count by: what served, unless only the name asked for tells the vocabulary."""
-    if served is None or (not encoding_of(served).known and encoding_of(asked).known):
-        return asked
-    return served
 
 
 def _differ(noted: TokenCounts, read: TokenCounts) -> bool:

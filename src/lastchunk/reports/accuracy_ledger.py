@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from lastchunk.reports.accuracy_judge import Judged
 from lastchunk.settlement.residuals import ResidualRow, Residuals
+from lastchunk.settlement.shape import family_in
 from lastchunk.usage import Basis, Quantity
 
 COUNTABLE = "finished calls"
@@ -25,7 +26,7 @@ def judged_calls(rows: Iterable[ResidualRow]) -> Iterator[Judged]:
         familiar = residuals.knows(row.side, row.shape)
         warm, _ = residuals.corrected(row.side, row.shape, row.family, cold)
         residuals.learn(row.side, row.shape, row.family, cold, truth, row.seen_ms)
-        endpoint, _, family = row.family.partition(" ")
+        endpoint, _, family = family_in(row.family).partition(" ")
         yield Judged(
             side=row.side,
             provider="",

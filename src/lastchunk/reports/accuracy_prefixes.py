@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from lastchunk.meter.meter import Meter
 from lastchunk.reports.accuracy_exchange import Exchange
-from lastchunk.reports.accuracy_judge import countable_model, request_of
+from lastchunk.reports.accuracy_judge import request_of
 from lastchunk.reports.accuracy_scores import Score
 from lastchunk.settlement.learned_output import answer_count
-from lastchunk.tokens.encodings import encoding_of
+from lastchunk.tokens.encodings import countable_model, encoding_of
 from lastchunk.tokens.families import family_of
 from lastchunk.tokens.tally import OutputTally
 from lastchunk.usage import Quantity

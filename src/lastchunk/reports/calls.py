@@ -75,7 +75,7 @@ def _columns(rows: list[Row]) -> tuple[Column, ...]:
         Column("output_tokens", "out", Kind.TOKENS, spread=True, based=True),
         Column("reasoning_tokens", "reasoning", Kind.TOKENS, spread=True, based=True, shown=False),
         Column("cost_usd", "cost", Kind.USD, spread=True),
-        Column("charge_usd", "charge", Kind.USD, below=1, shown=False),
+        Column("charge_usd", "charge", Kind.USD, below=1, shown=_any_differs(rows)),
         Column("held_usd", "holds", Kind.USD, below=1),
         Column("account", "account", below=1, plain=True),
         Column("tags", "tags", below=1, plain=True),
@@ -94,6 +94,16 @@ def _columns(rows: list[Row]) -> tuple[Column, ...]:
 
 
 _ONLY_WHERE_THEY_ARE = frozenset({"held_usd", "tags", "attempt_of"})
+
+
+_COST, _CHARGE = 9, 10
+"""Where these two stand in a row."""
+
+
+def _any_differs(rows: list[Row]) -> bool:
+    """Whether any call is charged other than at its cost."""
+    costs = ((row[_COST], row[_CHARGE]) for row in rows)
+    return any(isinstance(cost, Span) and cost.best != charge for cost, charge in costs)
 
 
 def _any(rows: list[Row], place: int) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lastchunk.ledger import CallRecord, Entry, EntryKind
+from lastchunk.ledger.entries import ADJUSTMENT
 from lastchunk.meter.ending import Ending
 from lastchunk.meter.observation import Observation
 from lastchunk.money import format_usd
 from lastchunk.pricing.book import PriceBook
 from lastchunk.reports.calls import OPEN, cost_cell, token_cell
 from lastchunk.reports.explain_cost import cost_table
+from lastchunk.reports.explain_departure import departure_table
 from lastchunk.reports.table import Cell, Column, Kind, Span, Table
-from lastchunk.reports.words import BASES, ENDINGS, PARTS, reason_in_words
+from lastchunk.reports.words import BASES, ENDINGS, PARTS, done_in_words, reason_in_words
 from lastchunk.usage import USAGE_PARTS, Quantity, Usage
 
 _WAYS = {"python": "in process", "gateway": "through the gateway"}
@@ -26,6 +28,8 @@ def explain_tables(
     if reasons := _reasons_table(record):
         tables.append(reasons)
     tables.append(cost_table(record, book))
+    if departure := departure_table(record, observation_of(record)):
+        tables.append(departure)
     if len(attempts) > 1 or record.call.attempt_of is not None:
         tables.append(_attempts_table(record, attempts))
     tables.append(_entries_table(record))
@@ -82,7 +86,10 @@ def _call_table(record: CallRecord) -> Table:
 
 
 def _dialect(record: CallRecord) -> str:
-    return f"{record.call.request.dialect}{', streamed' if record.call.request.stream else ''}"
+    request = record.call.request
+    if request.exact:
+        return f"{request.dialect}, exact mode (replayed as a stream)"
+    return f"{request.dialect}{', streamed' if request.stream else ''}"
 
 
 def _asked_and_served(asked: str | None, served: str | None) -> str | None:
@@ -104,6 +111,7 @@ def _why(record: CallRecord, ending: Ending | None, seen: Observation | None) ->
         ]
         details += [f"finish reason {seen.finish_reason}"] if seen.finish_reason else []
         details += [f"failure {seen.failure_code}"] if seen.failure_code else []
+        details += ["the gateway was shutting down"] if seen.shut_down else []
     return "; ".join([ENDINGS[ending], *details])
 
 
@@ -112,10 +120,18 @@ def _phase(seen: Observation) -> str:
 
 
 def _charge_reason(record: CallRecord) -> str | None:
-    reasons = [one.charge.reason for one in record.corrections if one.charge is not None]
-    if reasons:
-        return reasons[-1]
-    return record.settlement.charge.reason if record.settlement is not None else None
+    """What was charged by which rule, and what was given back of it."""
+    if record.settlement is None:
+        return None
+    told, changes = record.settlement.charge.reason, []
+    for one in record.corrections:
+        if one.charge is None:
+            continue
+        if one.correction_id.startswith(ADJUSTMENT):
+            changes.append(one.charge.reason)
+        else:
+            told = one.charge.reason
+    return "; ".join([told, *dict.fromkeys(changes)])
 
 
 def _timeline(record: CallRecord) -> Table:
@@ -129,6 +145,8 @@ def _timeline(record: CallRecord) -> Table:
             (seen.last_byte_ms, "last byte", f"{seen.frames:,} frames, {seen.bytes:,} bytes"),
         )
         moments += [(at, what, detail) for at, what, detail in observed if at is not None]
+    if seen is not None and seen.departure is not None:
+        moments.append((seen.departure.left_ms, "caller left", done_in_words(seen.departure)))
     moments += [
         (entry.occurred_ms, *_occurred(entry))
         for entry in record.entries

@@ -87,6 +87,7 @@ def added(rows: Sequence[SpendRow]) -> SpendRow:
         unpriced_calls=sum(row.unpriced_calls for row in rows),
         unpriced_input=_token_sum([row.unpriced_input for row in rows]),
         unpriced_output=_token_sum([row.unpriced_output for row in rows]),
+        adjusted=sum(row.adjusted for row in rows),
     )
 
 
@@ -95,6 +96,7 @@ def _columns(group_by: Sequence[str], rows: Sequence[SpendRow]) -> tuple[Column,
     opened = any(row.open_calls for row in rows)
     unpriced = any(row.unpriced_calls for row in rows)
     charged = any(row.charge != row.cost.best for row in rows)
+    adjusted = any(row.adjusted for row in rows)
     return (
         *(Column(_field(group), group.removeprefix("tag:")) for group in group_by),
         Column("calls", "calls", Kind.NUMBER),
@@ -107,6 +109,7 @@ def _columns(group_by: Sequence[str], rows: Sequence[SpendRow]) -> tuple[Column,
         Column("cost_usd", "cost", Kind.USD, spread=True),
         Column("reported", "reported", Kind.SHARE),
         Column("charge_usd", "charge", Kind.USD, below=1, shown=charged),
+        Column("adjusted_usd", "refunds", Kind.USD, below=1, shown=adjusted),
         Column("held_usd", "held", Kind.USD, below=1, shown=opened),
         Column("unpriced_input_tokens", "", Kind.TOKENS, shown=False),
         Column("unpriced_output_tokens", "", Kind.TOKENS, shown=False),
@@ -129,6 +132,7 @@ def _row(row: SpendRow, key: tuple[Cell, ...]) -> tuple[Cell, ...]:
         _cost_cell(row),
         _share(known, row.cost.best),
         row.charge,
+        row.adjusted,
         row.held,
         row.unpriced_input.best,
         row.unpriced_output.best,

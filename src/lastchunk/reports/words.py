@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lastchunk.meter.departure import AfterCancel, Cut, Departure, Done, Why
 from lastchunk.meter.ending import Ending
 from lastchunk.usage import Basis
 
@@ -87,10 +88,18 @@ _REASONS: dict[str, str] = {
     "undelivered_tail": "tokens may have been generated that never arrived",
     "no_output_seen": "no output had arrived when it ended",
     "output_not_counted": "what arrived could not be counted",
+    "frames_not_counted": "of the last frames before it was lost only the number was written down",
     "output_over_limit": "the answer was longer than what is kept for counting",
     "answer_not_seen": "the answer was not streamed, and was cut before it came",
     "hidden_reasoning": "this model reasons silently; reasoning is billed and never shown",
+    "reasoning_summarised": "its reasoning was shown as a summary: more is billed than was shown",
+    "prediction_rejected": "rejected tokens of the predicted output are billed and never sent",
+    "corrected_by_shape": "corrected by finished calls of the same shape",
+    "corrected_by_stem": "corrected by finished calls that declare the same",
+    "corrected_by_family": "corrected by finished calls of the same models at the same upstream",
+    "interval_learned": "the interval is what 95 % of finished calls like it needed",
     "background_goes_on": "the provider goes on in the background after a cut",
+    "billed_after_cancel": "this provider bills the rest of an answer that is left",
     "running_usage": "the provider's running usage is the last that it said",
     # the price
     "tier_unpriced": "no price is known for this service tier: the standard price was taken",
@@ -100,6 +109,54 @@ _REASONS: dict[str, str] = {
     "undecodable_encoding": "the body's compression is not known",
     "body_over_limit": "the answer was too long to be kept whole",
 }
+
+
+_DONE: dict[Done, str] = {
+    Done.CANCELLED: "the upstream was cancelled",
+    Done.DRAINING: "it is being read on",
+    Done.DRAINED: "it was read to its end",
+    Done.CUT: "it was read on, but not to its end",
+}
+
+_CUTS: dict[Cut, str] = {
+    Cut.SECONDS: "its time was over",
+    Cut.BYTES: "so many bytes are not drained",
+    Cut.TOKENS: "so many tokens are not drained",
+    Cut.UPSTREAM: "the upstream's stream broke off",
+    Cut.SHUTDOWN: "the process or its event loop ended",
+    Cut.PROCESS_DIED: "the process died",
+}
+
+_WHYS: dict[Why, str] = {
+    Why.POLICY_SAYS: "the rule says so",
+    Why.PROVIDER_STOPS: "this provider stops generating, and billing, when it is cancelled",
+    Why.PROVIDER_UNKNOWN: "what this provider does after a cancel is not known",
+    Why.BILLED_ANYWAY: "the rest is billed anyway: reading it costs nothing more",
+    Why.COSTS_LESS: "the rest was expected to cost less than the threshold",
+    Why.COSTS_MORE: "the rest was expected to cost the threshold or more",
+    Why.UNPRICED: "no price is known, so what the rest costs could not be weighed",
+    Why.TOO_MANY_DRAINS: "as many drains as are allowed were under way",
+    Why.CANNOT_READ_ON: "there was nothing yet to read on from",
+    Why.PROCESS_ENDED: "the process was ending",
+}
+
+AFTER_CANCEL: dict[AfterCancel, str] = {
+    AfterCancel.STOPS: "stops billing",
+    AfterCancel.BILLS_WHOLE: "bills the whole",
+    AfterCancel.UNKNOWN: "unknown",
+}
+
+
+def done_in_words(departure: Departure) -> str:
+    """What was done when the caller had left, as a sentence."""
+    if departure.cut_by is None:
+        return _DONE[departure.done]
+    return f"{_DONE[departure.done]}: {_CUTS[departure.cut_by]}"
+
+
+def why_in_words(departure: Departure) -> str:
+    """Why that was done, and which rule decided."""
+    return f"{_WHYS[departure.why]} ({departure.policy}, {departure.rule})"
 
 
 def reason_in_words(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lastchunk.meter.departure import AfterCancel
 from lastchunk.meter.ending import Ending
 from lastchunk.meter.observation import Observation
 from lastchunk.meter.phases import Phase
@@ -11,7 +12,8 @@ from lastchunk.settlement.experience import Experience
 from lastchunk.settlement.facts import OpenCall
 from lastchunk.settlement.learned_output import answer_count, is_finished
 from lastchunk.settlement.learned_reasoning import reasons_silently
-from lastchunk.tokens.output import PARALLEL_SPREAD
+from lastchunk.settlement.summarised import reasoning_summarised, summary_tokens
+from lastchunk.tokens.output import PARALLEL_SPREAD, shown_tokens
 from lastchunk.usage import Basis, Quantity
 
 UNDELIVERED_TOKENS = 16
@@ -42,6 +44,18 @@ HIDDEN_ROUNDING = 64
 """Hidden reasoning while a model was silent; o-series and gpt-5 report multiples of 64."""
 
 CHARS_PER_TOKEN = 4
+
+USUAL_FRAME_BYTES = 64
+"""The shortest frames of a token that are common."""
+
+FEWEST_FRAMES = 10
+"""Counted frames that show how many tokens a frame of their stream has."""
+
+_WE_LEFT = frozenset(
+    {Ending.CALLER_LEFT, Ending.LIMIT_REACHED, Ending.UPSTREAM_TIMEOUT, Ending.LOST}
+)
+"""Endings at which this side closed the connection, or died: what its provider then bills is told
+by `OpenCall.after_cancel`. Where the upstream broke, its generation may have broken as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,16 @@ def estimate_output(
         if seen.first_token_ms is None:
             basis = min(basis, Basis.ASSUMED)
             reasons.append("no_output_seen")
-    hidden = _hidden_reasoning(call, seen, experience)
+    if _is_billed_on(call, seen, ending):
+        rest = rest_of_answer(call, best)
+        best, high = best + rest.best, max(high, best + rest.high)
+        basis = min(basis, Basis.BOUNDED)
+        reasons.append("billed_after_cancel")
+    if rejected := _rejected_at_most(call, seen):
+        high += rejected
+        basis = min(basis, Basis.BOUNDED)
+        reasons.append("prediction_rejected")
+    hidden = _hidden_reasoning(call, seen, experience, reasons)
     if hidden is not None:
         low, best, high = low + hidden.low, best + hidden.best, high + hidden.high
         basis = min(basis, Basis.BOUNDED)
@@ -103,12 +126,32 @@ def estimate_output(
 def estimate_running(
     call: OpenCall, seen: Observation, reported: int, ending: Ending, experience: Experience
 ) -> Estimate:
-    """Output tokens where the provider's running usage stopped before the end."""
+    """Output tokens where the provider's running usage stopped before the end.
+
+    What was delivered is exact; only what may be generated behind it is an interval.
+    """
     counted = _arrived(call, seen, experience, [])
     tail = _undelivered(call, seen, counted, ending)
     behind_report = max(reported, counted.high) + tail
+    if _is_billed_on(call, seen, ending):
+        rest = rest_of_answer(call, reported)
+        high = max(behind_report, reported + rest.high)
+        tokens = Quantity(reported, reported + rest.best, high, Basis.BOUNDED)
+        return Estimate(tokens, ("running_usage", "billed_after_cancel"))
+    behind_report = _within_ceiling(call, reported, behind_report)
     tokens = Quantity(reported, reported, behind_report, Basis.REPORTED_SO_FAR)
     return Estimate(tokens, ("running_usage", "undelivered_tail"))
+
+
+def rest_of_answer(call: OpenCall, arrived: int) -> Quantity:
+    """Output tokens that can still come after so many.
+
+    The best guess is a usual answer's length once more, whatever has come: lengths of answers have
+    a long tail, and one that has gone on for long is no nearer to its end.
+    """
+    most = call.forecast.output_tokens
+    left = max(0, most.high - arrived)
+    return Quantity(0, min(left, most.best), left, Basis.ASSUMED)
 
 
 def _arrived(
@@ -118,7 +161,8 @@ def _arrived(
     request = call.request
     if seen.output is None:
         reasons.append("output_not_counted")
-        return Quantity(0, seen.bytes // 64, seen.bytes, Basis.ASSUMED)
+        best = seen.uncounted_frames or seen.bytes // USUAL_FRAME_BYTES
+        return Quantity(0, best, max(best, seen.bytes), Basis.ASSUMED)
     finished = is_finished(seen)
     upstream = any(reason.startswith("builtin_tool") for reason in seen.prompt_reasons)
     counted = answer_count(request, seen, seen.output, tools_upstream=upstream)
@@ -132,6 +176,9 @@ def _arrived(
     if seen.uncounted_chars:
         reasons.append("output_over_limit")
         counted = _plus_chars(counted, seen.uncounted_chars)
+    if seen.uncounted_frames:
+        reasons.append("frames_not_counted")
+        counted = _plus_frames(counted, seen, seen.output.total)
     for fault in seen.faults:
         reasons.append(fault)
         counted = Quantity(counted.low, counted.best, max(counted.high, seen.bytes), Basis.BOUNDED)
@@ -157,6 +204,12 @@ def _undelivered(call: OpenCall, seen: Observation, counted: Quantity, ending: E
     return max(UNDELIVERED_TOKENS, int(seconds * pace))
 
 
+def _is_billed_on(call: OpenCall, seen: Observation, ending: Ending) -> bool:
+    """We left in mid-answer, and this provider generates and bills the rest all the same."""
+    unfinished = seen.phase < Phase.FINISHED
+    return call.after_cancel is AfterCancel.BILLS_WHOLE and ending in _WE_LEFT and unfinished
+
+
 def _pace(seen: Observation, counted: Quantity, *, unknown: float) -> float:
     """Tokens a second of this call, or `unknown` where it was too short to tell."""
     lasted = _seconds(seen.first_token_ms, seen.last_byte_ms)
@@ -165,16 +218,45 @@ def _pace(seen: Observation, counted: Quantity, *, unknown: float) -> float:
     return unknown
 
 
-def _hidden_reasoning(call: OpenCall, seen: Observation, experience: Experience) -> Quantity | None:
+def _rejected_at_most(call: OpenCall, seen: Observation) -> int:
+    """Tokens of a predicted output that the model may have rejected: billed as output, never sent.
+
+    Not more than the prediction holds: a token is at least a byte, and it is part of the prompt.
+    """
+    predicted = call.request.prediction_bytes
+    return predicted if seen.prompt is None else min(predicted, seen.prompt.high)
+
+
+def _hidden_reasoning(
+    call: OpenCall, seen: Observation, experience: Experience, reasons: list[str]
+) -> Quantity | None:
     """Reasoning that is billed and never shown; None for models that do not reason in silence.
 
-    The time to the first token, at the pace of this model's finished calls, else at a usual one.
+    By its summary where one was shown. A summary lags behind: while nothing else has arrived the
+    model may have thought on, as long as it would have in silence.
     """
     model = seen.model_served or call.request.model
-    thinking_ends = seen.first_token_ms or seen.observed_ms
-    seconds = _seconds(call.opened_ms, thinking_ends)
-    effort = call.request.reasoning_effort
-    learned = None if seen.reasoning_seen else experience.hidden_reasoning(model, effort, seconds)
+    summary = summary_tokens(seen.output, model)
+    if not summary:
+        thinking_ends = seen.first_token_ms or seen.observed_ms
+        return _silent_reasoning(call, seen, model, thinking_ends, experience)
+    reasons.append("reasoning_summarised")
+    told = reasoning_summarised(model, summary)
+    if seen.output is not None and shown_tokens(seen.output, model):
+        return told
+    silent = _silent_reasoning(call, seen, model, seen.observed_ms, experience)
+    if silent is None:
+        return told
+    return Quantity(told.low, max(told.best, silent.best), max(told.high, silent.high), told.basis)
+
+
+def _silent_reasoning(
+    call: OpenCall, seen: Observation, model: str, until_ms: int | None, experience: Experience
+) -> Quantity | None:
+    """The time thought, at the pace of this model's finished calls, else at a usual one."""
+    seconds = _seconds(call.opened_ms, until_ms)
+    shown = seen.reasoning_seen and not summary_tokens(seen.output, model)
+    learned = None if shown else experience.hidden_reasoning(call.request, model, seconds)
     if learned is not None or not reasons_silently(model):
         return learned
     steps = max(1, round(seconds * HIDDEN_TOKENS_PER_SECOND / HIDDEN_ROUNDING))
@@ -197,6 +279,24 @@ def _plus_chars(counted: Quantity, chars: int) -> Quantity:
         counted.best + chars // CHARS_PER_TOKEN,
         counted.high + chars,
         Basis.BOUNDED,
+    )
+
+
+def _plus_frames(counted: Quantity, seen: Observation, tokens: int) -> Quantity:
+    """Frames of which nothing but their number was kept are taken for such as were counted.
+
+    A stream keeps to its pace a frame, mostly one token; twice as much or half is allowed for.
+    """
+    told = seen.frames - seen.uncounted_frames - 1  # the first one names the role
+    known = told >= FEWEST_FRAMES
+    more = round(seen.uncounted_frames * (tokens / told if known else 1))
+    least = more // 2 if known else 0
+    most = 2 * more + UNDELIVERED_TOKENS if known else max(more, seen.bytes)
+    return Quantity(
+        counted.low + least,
+        counted.best + more,
+        counted.high + most,
+        min(counted.basis, Basis.BOUNDED),
     )
 
 

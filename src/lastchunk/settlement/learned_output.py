@@ -76,6 +76,7 @@ def answer_count(
         choices=max(1, seen.finished_choices),
         reasoned=_reasoned(seen) and not tools_upstream,
         stops=stops,
+        relayed=request.relayed,
         at_ms=at_ms,
     )
     below = above = 0

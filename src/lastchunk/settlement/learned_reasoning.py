@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lastchunk.settlement.residuals import MISSED
+from lastchunk.settlement.shape import upstream_in
 from lastchunk.tokens.encodings import base_model
 from lastchunk.tokens.families import Family, family_of
 from lastchunk.usage import Basis, Quantity
@@ -26,6 +27,10 @@ SHAPE_SPEAKS = 3
 WIDER = 2.0
 """While too few calls are known for a 95 % quantile, the ends seen are moved out by this factor."""
 
+FASTEST_TOKENS_PER_SECOND = 5_000
+"""A call that reasoned faster than any model writes was buffered on its way, or its report is made
+up: it teaches nothing."""
+
 SHORTEST_SECONDS = 0.05
 """A silence shorter than this is network, not thought; it is taken for that long."""
 
@@ -35,6 +40,10 @@ _STEPS = {Family.O_SERIES: 64, Family.GPT_5: 64}
 _SILENT = ("o1", "o3", "o4", "gpt-5")
 
 _WORK_SECONDS = 3600 * 24
+
+
+_Key = tuple[str, str, str | None]
+"""Upstream, model or family, shape or None for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +63,21 @@ def reasons_silently(model: str) -> bool:
     return name.startswith(_SILENT) and "-chat" not in name
 
 
+def rounding_of(model: str) -> int:
+    """The multiple that reported reasoning is rounded to; 1 where it is exact."""
+    return _STEPS.get(family_of(model), 1)
+
+
 class ReasoningPaces:
     """Tokens a second of silence, by model and shape. Pure, bounded, without content.
 
     The silence of a call is the time from its start to its first token. `shape` is any name of
-    what changes how much is thought, the asked effort first of all; empty where none is known.
+    what changes how much is thought, the asked effort first of all, with the upstream behind it
+    (`effort_at`): the calls of one upstream teach nothing about another.
     """
 
     def __init__(self) -> None:
-        self._paces: OrderedDict[tuple[str, str | None], deque[float]] = OrderedDict()
+        self._paces: OrderedDict[_Key, deque[float]] = OrderedDict()
 
     @classmethod
     def from_rows(cls, rows: Iterable[ReasoningRow]) -> ReasoningPaces:
@@ -85,7 +100,9 @@ class ReasoningPaces:
         name = base_model(model)
         silent_ms = round(_seconds(silent_seconds) * 1000)
         pace = max(0, reasoning_tokens) / (silent_ms / 1000)
-        for key in ((name, shape), (name, None), (family_of(model).value, None)):
+        if pace > FASTEST_TOKENS_PER_SECOND:
+            return ReasoningRow(name, shape, silent_ms, max(0, reasoning_tokens), seen_ms)
+        for key in _keys(model, shape):
             paces = self._paces.setdefault(key, deque(maxlen=PACES))
             paces.append(pace)
             self._paces.move_to_end(key)
@@ -105,7 +122,7 @@ class ReasoningPaces:
             return None
         seconds = _seconds(silent_seconds)
         slow, usual, fast = _quantiles(paces)
-        step = _STEPS.get(family_of(model), 1)
+        step = rounding_of(model)
         best = max(step, round(usual * seconds / step) * step)
         low = min(best, int(slow * seconds) // step * step)
         high = max(best, math.ceil(fast * seconds / step) * step)
@@ -113,12 +130,18 @@ class ReasoningPaces:
 
     def _known(self, model: str, shape: str) -> Sequence[float]:
         """The paces of the closest group that was seen often enough, else of the closest."""
-        name = base_model(model)
-        keys = ((name, shape), (name, None), (family_of(model).value, None))
+        keys = _keys(model, shape)
         least = (SHAPE_SPEAKS, SPEAKS, SPEAKS)
         groups = [list(self._paces.get(key, ())) for key in keys]
         enough = (group for group, few in zip(groups, least, strict=True) if len(group) >= few)
         return next(enough, next((group for group in groups if group), []))
+
+
+def _keys(model: str, shape: str) -> tuple[_Key, _Key, _Key]:
+    """The groups whose paces may speak for a call, the closest first."""
+    upstream = upstream_in(shape)
+    name = base_model(model)
+    return (upstream, name, shape), (upstream, name, None), (upstream, family_of(model).value, None)
 
 
 def _quantiles(paces: Sequence[float]) -> tuple[float, float, float]:

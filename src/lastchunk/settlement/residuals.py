@@ -7,7 +7,12 @@ Each finished call is predicted before it is learned. Its score is the error in 
 built-in interval: a share of a large uncertain count, some tokens of a small or certain one. Of n
 scores the ceil((n + 1)(1 - alpha))-th smallest gives the interval: it holds at least 1 - alpha of
 exchangeable calls, whatever their distribution. Calls are compared with their like only (Vovk's
-Mondrian conformal predictors): the same family, the same way of correcting, derivable or not.
+Mondrian conformal predictors): the same family at the same upstream, the same way of correcting,
+derivable or not.
+
+An upstream may report anything, so what it may teach is bounded. It teaches for itself alone. A
+report that is not plausible (plausible.py) corrects nothing, and its score can only widen. Until a
+shape's own corrections were held against a report, the built-in interval stays inside the learned.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from lastchunk.settlement.learned import Past
+from lastchunk.settlement.plausible import is_plausible, within_plausible
 from lastchunk.settlement.shape import pool_of, rounds_reasoning, stem_of
 from lastchunk.usage import Basis, Quantity
 
@@ -41,6 +47,10 @@ SCORES_OF_A_SHAPE = 64
 
 SHAPE_SPEAKS = 39
 """Finished calls of one shape from which its own scores give its interval."""
+
+OWN_MISSES = 8
+"""A shape's latest scores, of which the second largest is the least reach of its interval, whatever
+its like achieve: two misses of its own in so few calls are no accident, one may be."""
 
 GROUP_SPEAKS = 79
 """Scores of a family from which they replace those of all families like it. Of fewer, the quantile
@@ -130,7 +140,11 @@ class Residuals:
         reported: int,
         seen_ms: int = 0,
     ) -> ResidualRow:
-        """Learns one finished call; the row is what to store, and all that `from_rows` needs."""
+        """Learns one finished call; the row is what to store, and all that `from_rows` needs.
+
+        `family` names whose calls teach one another (`class_of`). A report that is not plausible
+        is scored, and corrects nothing.
+        """
         reported = max(0, min(reported, _LARGEST))
         bounded = counted.basis < Basis.COUNTED
         best, level = self._predict(side, shape, family, counted)
@@ -142,12 +156,8 @@ class Residuals:
         if level is Level.SHAPE:
             own = (side, shape, bounded)
             _touched(self._shape_scores, own, _few_scores, SHAPES).append(score)
-        for past in (
-            _touched(self._shapes, (side, shape), Past, SHAPES),
-            _touched(self._stems, (side, stem_of(shape)), Past, SHAPES),
-            _touched(self._families, (side, family, bounded), Past, FAMILIES),
-        ):
-            past.learn(counted.best, reported)
+        if is_plausible(counted, reported):
+            self._teach(side, shape, family, counted, reported)
         return ResidualRow(
             side=side,
             shape=shape,
@@ -159,6 +169,16 @@ class Residuals:
             bounded=bounded,
             seen_ms=seen_ms,
         )
+
+    def _teach(self, side: Side, shape: str, family: str, counted: Quantity, reported: int) -> None:
+        """Corrects later counts of this shape, its stem and its family by this call."""
+        bounded = counted.basis < Basis.COUNTED
+        for past in (
+            _touched(self._shapes, (side, shape), Past, SHAPES),
+            _touched(self._stems, (side, stem_of(shape)), Past, SHAPES),
+            _touched(self._families, (side, family, bounded), Past, FAMILIES),
+        ):
+            past.learn(counted.best, reported)
 
     def knows(self, side: Side, shape: str) -> bool:
         """Whether a finished call of this very shape was learned and is not forgotten."""
@@ -178,13 +198,14 @@ class Residuals:
         reasons = () if level is Level.NONE else (f"corrected_by_{level}",)
         reach = self._reach(side, shape, family, level, counted.basis < Basis.COUNTED)
         if reach is None:
-            low = min(counted.low, best - (counted.best - counted.low))
-            high = max(counted.high, best + (counted.high - counted.best))
+            low, high = best - (counted.best - counted.low), best + (counted.high - counted.best)
         else:
             below, above = _units(counted, level)
             low = best - int(reach * below + _ROUNDING)
             high = best + int(reach * above + _ROUNDING)
             reasons = (*reasons, "interval_learned")
+        if level is not Level.NONE and not self._was_tried(side, shape, level, counted):
+            low, high = min(low, counted.low), max(high, counted.high)
         return Quantity(max(0, low), best, min(high, max(best, _LARGEST)), counted.basis), reasons
 
     def _predict(self, side: Side, shape: str, family: str, counted: Quantity) -> tuple[int, Level]:
@@ -194,27 +215,43 @@ class Residuals:
         """
         if side is Side.OUTPUT and rounds_reasoning(family):
             return counted.best, Level.NONE
+        past, level = self._past(side, shape, family, counted.basis < Basis.COUNTED)
+        if past is None:
+            return counted.best, Level.NONE
+        return within_plausible(counted, past.best(counted.best)), level
+
+    def _past(
+        self, side: Side, shape: str, family: str, bounded: bool
+    ) -> tuple[Past | None, Level]:
+        """The closest group that may correct this shape."""
         if (past := self._shapes.get((side, shape))) is not None:
-            return past.best(counted.best), Level.SHAPE
+            return past, Level.SHAPE
         if (past := self._stems.get((side, stem_of(shape)))) is not None:
-            return past.best(counted.best), Level.STEM
-        past = self._families.get((side, family, counted.basis < Basis.COUNTED))
+            return past, Level.STEM
+        past = self._families.get((side, family, bounded))
         tried = past is not None and len(past.losses) >= FAMILY_SPEAKS
         if past is not None and tried and past.improvement() <= CLEARLY_BETTER:
-            return past.best(counted.best), Level.FAMILY
-        return counted.best, Level.NONE
+            return past, Level.FAMILY
+        return None, Level.NONE
 
     def _reach(
         self, side: Side, shape: str, family: str, level: Level, bounded: bool
     ) -> float | None:
         """How many built-in half-widths hold 95 % of the like; None where too few are known."""
-        own = self._shape_scores.get((side, shape, bounded))
-        if level is Level.SHAPE and own is not None and len(own) >= SHAPE_SPEAKS:
+        own = self._shape_scores.get((side, shape, bounded), ()) if level is Level.SHAPE else ()
+        if len(own) >= SHAPE_SPEAKS:
             return conformal_quantile(own, MISSED)
         alike = self._scores.get((side, family, level, bounded), ())
         if len(alike) < GROUP_SPEAKS:
             alike = self._scores.get((side, pool_of(family), level, bounded), ())
-        return conformal_quantile(alike, MISSED) if len(alike) >= GROUP_SPEAKS else None
+        reach = conformal_quantile(alike, MISSED) if len(alike) >= GROUP_SPEAKS else None
+        latest = sorted(list(own)[-OWN_MISSES:])
+        return reach if reach is None or len(latest) < 2 else max(reach, latest[-2])
+
+    def _was_tried(self, side: Side, shape: str, level: Level, counted: Quantity) -> bool:
+        """Whether this very shape's corrections have been held against a report."""
+        own = self._shape_scores.get((side, shape, counted.basis < Basis.COUNTED))
+        return level is Level.SHAPE and bool(own)
 
 
 def _many_scores() -> deque[float]:

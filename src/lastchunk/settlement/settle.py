@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lastchunk.meter.ending import Ending
 from lastchunk.meter.observation import Observation
 from lastchunk.pricing.book import PriceBook
 from lastchunk.pricing.cost import Cost, costing
 from lastchunk.pricing.price import Price
+from lastchunk.settlement.charge import Accounted, ChargeRule, charge_by
+from lastchunk.settlement.departed import closed, departure_cost
 from lastchunk.settlement.estimate import estimate_input, estimate_output, estimate_running
 from lastchunk.settlement.experience import NOTHING_LEARNED, Experience
 from lastchunk.settlement.facts import Charge, OpenCall, Settlement
@@ -19,33 +23,39 @@ def settle(
     ending: Ending,
     book: PriceBook,
     experience: Experience = NOTHING_LEARNED,
+    charges: Sequence[ChargeRule] = (),
 ) -> Settlement:
     """The one account of a call. Pure: the same evidence gives the same settlement.
 
     A call that was refused or never sent used nothing, for which there is proof: it costs 0 and is
     released. Everything else is settled, from the provider's numbers where they came and from
-    estimates with intervals where they did not.
+    estimates with intervals where they did not. The first of the rules in `charges` that fits
+    decides what is charged, beside the cost; without one, that is the cost.
     """
     if ending in (Ending.REFUSED, Ending.NEVER_SENT):
         nothing = Charge(0, "nothing_used")
         return Settlement(
             call.call_id, ending, Usage(), Cost(0, 0, 0), nothing, None, (), seen, nothing_used=True
         )
+    seen = closed(seen, ending)
     usage, reasons = _usage(call, seen, ending, experience)
     price = find_price(call, seen, book)
     cost = None
     if price is not None:
         costs = costing(usage, price)
         cost, reasons = costs.cost, (*reasons, *costs.reasons)
+    departure = departure_cost(call, seen, usage, price)
+    accounted = Accounted(usage, cost, price, departure)
     return Settlement(
         call_id=call.call_id,
         ending=ending,
         usage=usage,
         cost=cost,
-        charge=Charge(cost.best if cost else None, "cost" if cost else "unpriced"),
+        charge=charge_by(charges, call.account, ending, seen, accounted),
         price_id=price.price_id if price else None,
         reasons=tuple(dict.fromkeys(reasons)),
         observation=seen,
+        departure=departure,
     )
 
 

@@ -20,6 +20,9 @@ _CONVERSATION_BYTES = 6
 _MOST_TURNS = 64
 """Turns of a kind told apart; a longer conversation has the shape of one that long."""
 
+_AT = " @"
+"""Between a family and its upstream."""
+
 _FIRST_WORD = re.compile(r"[a-z]+")
 
 
@@ -35,17 +38,32 @@ def family_of(model: str, dialect: Dialect) -> str:
     return f"{dialect} {Family.OTHER.value} {word[0] if word else 'unnamed'}"
 
 
-def rounds_reasoning(family: str) -> bool:
+def class_of(model: str, request: CallRequest) -> str:
+    """Whose calls teach one another: one family at one upstream, `chat gpt-4o @api.openai.com`.
+
+    What an upstream reports says nothing about another one.
+    """
+    return f"{family_of(model, request.dialect)}{_AT}{_served_by(request)}"
+
+
+def family_in(group: str) -> str:
+    """The family of such a class, without its upstream."""
+    return group.partition(_AT)[0]
+
+
+def rounds_reasoning(group: str) -> bool:
     """Whether these models round hidden reasoning down, so that no output is known exactly."""
-    return family.partition(" ")[2] in (Family.O_SERIES.value, Family.GPT_5.value)
+    return family_in(group).partition(" ")[2] in (Family.O_SERIES.value, Family.GPT_5.value)
 
 
-def pool_of(family: str) -> str:
-    """The families that one with few calls is compared with, by dialect."""
+def pool_of(group: str) -> str:
+    """The families that one with few calls is compared with: those of its dialect and upstream."""
+    family, at, upstream = group.partition(_AT)
     dialect, _, name = family.partition(" ")
+    kind = "all rounding" if rounds_reasoning(group) else "all known"
     if name.partition(" ")[0] == Family.OTHER.value:
-        return f"{dialect} all other"
-    return f"{dialect} {'all rounding' if rounds_reasoning(family) else 'all known'}"
+        kind = "all other"
+    return f"{dialect} {kind}{at}{upstream}"
 
 
 def shape_of(prompt: Prompt, request: CallRequest, model_served: str | None, key: bytes) -> str:
@@ -92,6 +110,16 @@ def answer_shape_of(
 def stem_of(shape: str) -> str:
     """The half of a shape that conversations with the same declarations share."""
     return shape.partition(".")[0]
+
+
+def effort_at(request: CallRequest) -> str:
+    """What decides how much is thought, as far as the request says it: `high @api.openai.com`."""
+    return f"{request.reasoning_effort or ''}{_AT}{_served_by(request)}"
+
+
+def upstream_in(name: str) -> str:
+    """The upstream of a class or an effort; empty where none is named."""
+    return name.partition(_AT)[2]
 
 
 def _declared(prompt: Prompt, request: CallRequest, model: str) -> list[object]:

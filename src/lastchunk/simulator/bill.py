@@ -57,19 +57,35 @@ class Bill:
     def __init__(self) -> None:
         self._calls: list[BilledCall] = []
         self._open = 0
+        self._open_tags: list[str] = []
+        self._held_tags: set[str] = set()
         self._changed = threading.Condition()
 
     @contextmanager
-    def open_call(self) -> Iterator[None]:
+    def open_call(self, tag: str | None = None) -> Iterator[None]:
         """While a call is being answered, so that readers can wait for it."""
+        told = tag or ""
         with self._changed:
             self._open += 1
+            self._open_tags.append(told)
         try:
             yield
         finally:
             with self._changed:
                 self._open -= 1
+                self._open_tags.remove(told)
+                self._held_tags.discard(told)
                 self._changed.notify_all()
+
+    def held(self, tag: str | None) -> None:
+        """A call has come to its fault's moment and is held still there."""
+        with self._changed:
+            self._held_tags.add(tag or "")
+
+    def under_way(self) -> Json:
+        """Tags of the open calls, and of those among them that are held still."""
+        with self._changed:
+            return {"open": list(self._open_tags), "held": sorted(self._held_tags)}
 
     def add(self, call: BilledCall) -> None:
         with self._changed:

@@ -14,6 +14,12 @@ SAFE: Json = {
     name: {"filtered": False, "severity": "safe"}
     for name in ("hate", "self_harm", "sexual", "violence")
 }
+FILTERED_PROMPT: list[Json] = [
+    {
+        "prompt_index": 0,
+        "content_filter_results": {**SAFE, "jailbreak": {"filtered": False, "detected": False}},
+    }
+]
 # An asynchronous filter reports once in so many chunks, after the text has gone out.
 CHUNKS_PER_FILTER_FRAME = 10
 
@@ -60,7 +66,7 @@ class _ChatStream:
     ) -> None:
         """One chunk; `final` marks that the call's final usage is in it."""
         payload = {**self.head, "choices": choices}
-        if self.style == "running":
+        if self.call.running_usage:
             payload["usage"] = self._usage(so_far=True)
         elif self.call.include_usage and self.style not in ("on_finish_chunk", "x_groq"):
             payload["usage"] = None
@@ -106,18 +112,8 @@ class _ChatStream:
         return zeroed(usage) if self.style == "zero" else usage
 
     def _prompt_filter(self) -> None:
-        results = {**SAFE, "jailbreak": {"filtered": False, "detected": False}}
-        self.writer.send(
-            {
-                "choices": [],
-                "created": 0,
-                "id": "",
-                "model": "",
-                "object": "",
-                "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": results}],
-            },
-            "opening",
-        )
+        head = {"choices": [], "created": 0, "id": "", "model": "", "object": ""}
+        self.writer.send({**head, "prompt_filter_results": FILTERED_PROMPT}, "opening")
 
     def _filter_frame(self) -> None:
         offsets = {"check_offset": self.sent, "start_offset": 0, "end_offset": self.sent * 4}
@@ -261,6 +257,7 @@ def zeroed(usage: Json) -> Json:
 
 def chat_answer(call: Call) -> Json:
     """The same answer, not streamed."""
+    filtered = {"prompt_filter_results": FILTERED_PROMPT} if call.script.azure else {}
     return {
         "id": call.response_id,
         "object": "chat.completion",
@@ -269,6 +266,7 @@ def chat_answer(call: Call) -> Json:
         "choices": [_whole_choice(call, i, choice) for i, choice in enumerate(call.choices)],
         "service_tier": call.script.service_tier,
         "system_fingerprint": fingerprint(call),
+        **filtered,
     }
 
 

@@ -58,7 +58,7 @@ def _head(call: Call) -> Json:
 def _chunk(writer: FrameWriter, choices: list[Json]) -> Json:
     call = writer.call
     payload = _head(call) | {"choices": choices}
-    if call.script.usage_style == "running":
+    if call.running_usage:
         payload["usage"] = usage_json(writer.counts(), "completions", call.model)
     elif call.include_usage:
         payload["usage"] = None

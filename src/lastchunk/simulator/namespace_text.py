@@ -25,8 +25,9 @@ def _type_line(function: Json) -> str:
     schema = function.get("parameters") or {}
     if not schema.get("properties"):
         return f"type {function.get('name')} = () => any;"
+    title = "".join(f"{line}\n" for line in _comment(schema.get("title") or "", ""))
     body = _object(schema, schema, "")
-    return f"type {function.get('name')} = (_: {body}) => any;"
+    return f"type {function.get('name')} = (_: {title}{body}) => any;"
 
 
 def _object(schema: Json, root: Json, indent: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lastchunk.simulator.answer import Visit
 from lastchunk.simulator.bill import BilledCall
 from lastchunk.simulator.provider_counts import Endpoint, Json
-from lastchunk.simulator.script import Fault
+from lastchunk.simulator.script import Fault, Script
 
 
 class Refusal(Exception):
@@ -50,6 +50,16 @@ def unreadable(reason: str) -> Refusal:
 
 def bad_script(message: str) -> Refusal:
     return Refusal(400, message, param="x-sim", code="bad_script")
+
+
+def by_script(script: Script, body: Json) -> Refusal | None:
+    """The refusal of a server that checks each option of a stream."""
+    options = body.get("stream_options")
+    named = isinstance(options, dict) and "continuous_usage_stats" in options
+    if script.continuous_usage != "rejected" or not named:
+        return None
+    message = "Extra inputs are not permitted: stream_options.continuous_usage_stats"
+    return Refusal(422, message, param="stream_options.continuous_usage_stats")
 
 
 def by_fault(fault: Fault, body: Json) -> Refusal | None:

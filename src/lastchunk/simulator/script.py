@@ -22,6 +22,7 @@ Kind = Literal[
 Language = Literal["english", "german", "chinese", "emoji", "code"]
 ReasoningShown = Literal["hidden", "reasoning_content", "reasoning", "reasoning_text", "summary"]
 Framing = Literal["lf", "crlf", "tight"]
+Continuous = Literal["ignored", "given", "rejected"]
 Gzip = Literal["no", "accepted", "forced"]
 UsageStyle = Literal[
     "standard",
@@ -92,6 +93,7 @@ class Script:
     arguments, bounded by the request's own limit. `reasoning_tokens` come before it. `choices`
     None takes the request's n. `reaction_tokens` are generated (and billed) after a cut: None
     draws 0 to 3, a very large number makes a provider that never notices that its client left.
+    `continuous_usage` is what the server makes of `stream_options.continuous_usage_stats`.
     `packet_bytes` cuts each frame into writes of that size; 0 writes whole frames.
     """
 
@@ -116,6 +118,7 @@ class Script:
     azure: bool = False
     azure_async_filter: bool = False
     usage_style: UsageStyle = "standard"
+    continuous_usage: Continuous = "ignored"
     reuse_id: bool = False
     reaction_tokens: int | None = None
     fault: Fault | None = None

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -16,8 +17,8 @@ from lastchunk.simulator.script import Script
 
 # So many frames go out before other calls get their turn.
 FRAMES_PER_TURN = 8
-# A reset destroys what the kernel has not delivered yet; the client gets this long to read it.
-BEFORE_RESET_S = 0.02
+# A reset destroys what was not read yet; the client gets this long, also on a busy machine.
+BEFORE_RESET_S = 0.2
 # gzip in a zlib compressor's terms.
 GZIP_WINDOW = 31
 
@@ -38,11 +39,18 @@ class Sender:
     """Sends one answer's frames through one response."""
 
     def __init__(
-        self, request: web.Request, response: web.StreamResponse, script: Script, *, gzip: bool
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        script: Script,
+        *,
+        gzip: bool,
+        hold: Callable[[], None],
     ) -> None:
         self._request = request
         self._response = response
         self._script = script
+        self._hold = hold  # told when the answer is held still
         self._gzip = zlib.compressobj(wbits=GZIP_WINDOW) if gzip else None
         self.progress = Progress()
 
@@ -98,9 +106,11 @@ class Sender:
             case "rst":
                 await reset(self._request)
             case "stall":
+                self._hold()
                 await asyncio.sleep(outgoing.seconds)
                 close(self._request)
             case "hold":
+                self._hold()
                 await asyncio.sleep(outgoing.seconds)
                 await self._finish()
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -82,6 +83,7 @@ class Provider:
         app.router.add_get("/_bill", self._bill)
         app.router.add_delete("/_bill", self._reset_bill)
         app.router.add_get("/_bill/{call}", self._billed_call)
+        app.router.add_get("/_open", self._open)
         app.router.add_route("*", "/{path:.*}", self._any)
         return app
 
@@ -93,6 +95,9 @@ class Provider:
             seconds = min(float(wait), LONGEST_BILL_WAIT_S)
             await asyncio.to_thread(self.bill.wait_until_settled, seconds)
         return _json(self.bill.as_json())
+
+    async def _open(self, request: web.Request) -> web.Response:
+        return _json(self.bill.under_way())
 
     async def _reset_bill(self, request: web.Request) -> web.Response:
         self.bill.clear()
@@ -114,7 +119,7 @@ class Provider:
         endpoint = next((e for e in _ENDPOINTS if path.endswith(f"/{e}")), None)
         if endpoint is None or request.method != "POST":
             return _refused(refusals.not_found(f"{request.method} {request.path}"))
-        with self.bill.open_call():
+        with self.bill.open_call(_tag(request)):
             return await self._call(request, endpoint)
 
     async def _call(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
@@ -124,6 +129,8 @@ class Provider:
             asked = self._read(request, endpoint, raw, number)
             fault = asked.fault
             if fault is not None and (refusal := refusals.by_fault(fault, asked.body)):
+                raise refusal
+            if refusal := refusals.by_script(asked.script, asked.body):
                 raise refusal
             if endpoint == "embeddings":
                 return self._embeddings(asked)
@@ -189,6 +196,7 @@ class Provider:
         """The provider took the request up (and bills it), but no header ever leaves."""
         try:
             if fault.kind == "stall_before_headers":
+                self.bill.held(asked.visit.tag)
                 await asyncio.sleep(fault.seconds)
                 close(asked.request)
             else:
@@ -206,7 +214,8 @@ class Provider:
     async def _answer(self, asked: _Asked, plan: Plan, outgoing: Outgoing) -> web.StreamResponse:
         gzip = _wants_gzip(asked)
         response = _open_response(asked, plan, gzip=gzip)
-        sender = Sender(asked.request, response, asked.script, gzip=gzip)
+        hold = partial(self.bill.held, asked.visit.tag)
+        sender = Sender(asked.request, response, asked.script, gzip=gzip, hold=hold)
         ended = "client_gone"
         try:
             if not plan.call.streamed:
@@ -256,7 +265,11 @@ def _plan(asked: _Asked) -> Plan:
 def _visit(request: web.Request) -> Visit:
     told = request.headers.get("x-stainless-retry-count", "0")
     retries = int(told) if told.isdigit() else 0
-    return Visit(time.time(), retries, request.headers.get("x-sim-tag"))
+    return Visit(time.time(), retries, _tag(request))
+
+
+def _tag(request: web.Request) -> str | None:
+    return request.headers.get("x-sim-tag")
 
 
 def _deployment(path: str) -> str | None:

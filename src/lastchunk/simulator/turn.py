@@ -102,6 +102,14 @@ class Call:
         return isinstance(options, dict) and bool(options.get("include_usage"))
 
     @property
+    def running_usage(self) -> bool:
+        """Whether each chunk tells the usage so far: always, or where that was asked for."""
+        options = self.body.get("stream_options")
+        asked = isinstance(options, dict) and bool(options.get("continuous_usage_stats"))
+        given = asked and self.include_usage and self.script.continuous_usage == "given"
+        return given or self.script.usage_style == "running"
+
+    @property
     def obfuscated(self) -> bool:
         options = self.body.get("stream_options")
         asked = options.get("include_obfuscation") if isinstance(options, dict) else None

@@ -138,9 +138,23 @@ def encoding_of(model: str) -> Encoding:
     return UNKNOWN
 
 
+def countable_model(served: str | None, asked: str) -> str:
+    """The name to count by: what served, unless only the name asked for tells the vocabulary."""
+    if served is None or (not encoding_of(served).known and encoding_of(asked).known):
+        return asked
+    return served
+
+
+_NO_TOKEN_OF_ITS_OWN = "zxqvwk"
+"""To count it, parts must be merged; the table for that is made when it is first used."""
+
+
 @cache
 def _tokenizer(name: str) -> splintr.AnyTokenizer | None:
-    """The loaded vocabulary (about 20 ms and 20 MB, once), or None if it cannot be loaded."""
+    """The loaded vocabulary, or None if it cannot be loaded.
+
+    Once, with its first merge: 0.09 s and 42 MB for o200k, 0.04 s and 29 MB for cl100k.
+    """
     try:
         return splintr.Tokenizer.from_pretrained(name)
     except BaseException as error:
@@ -148,6 +162,11 @@ def _tokenizer(name: str) -> splintr.AnyTokenizer | None:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
         return None
+
+
+def warm() -> None:
+    """Load the vocabulary of models since gpt-4o now: else the first count does, in 0.1 s."""
+    count(_NO_TOKEN_OF_ITS_OWN, O200K)
 
 
 def _count_slice(text: str, encoding: Encoding) -> Counted:

@@ -35,6 +35,8 @@ class AnswerRules:
     parallel_calls: int = 6
     text_before_call: int = 1
     refusal: int = 1
+    refusal_beside_tools: int = 4
+    """More, where tools are declared and a schema is asked for: as for a text that follows it."""
     reasoned: int = 0
     """More where the answer reasoned: the switch from the reasoning to what is shown."""
     reasoned_text_beside_tools: int = 0
@@ -44,7 +46,7 @@ class AnswerRules:
     least: int = 0
     """Further below the constant that recordings go."""
     most: int = 1
-    """Further above it."""
+    """Further above it; of models that do not reason, only where somebody relays."""
 
 
 _CHAT = AnswerRules()
@@ -171,6 +173,7 @@ def count_output(
     choices: int = 1,
     reasoned: bool = False,
     stops: bool = False,
+    relayed: bool = True,
     at_ms: int | None = None,
 ) -> Quantity:
     """Tokens of the output that arrived, without hidden reasoning.
@@ -181,6 +184,7 @@ def count_output(
     function, or in responses required a call while one function was declared. Each of `choices`
     that finished has its own end-of-turn tokens. `reasoned`: the provider told that it reasoned,
     unseen. `stops`: the request names stop sequences, and an end by one of them is no end of turn.
+    `relayed`: somebody answers who is neither OpenAI nor Azure, and may ask by another API.
     `at_ms`: when, in Unix milliseconds; None: today.
     """
     family = family_of(model)
@@ -193,18 +197,19 @@ def count_output(
         extra += rules.reasoned
         if tools_declared and not (counts.calls or json_schema or tool_choice_none):
             extra += rules.reasoned_text_beside_tools
-    low, high = extra + rules.least, extra + rules.most
+    most_more = _most_more(rules, family, relayed, at_ms)
+    low, high = extra + rules.least, extra + most_more
     if finished:
         end = rules.bills_end and _end_is_billed(dialect, family, azure, stops, at_ms)
         extra = (extra + end) * choices + rules.refusal * refusals
-        low, high = extra + rules.least * choices, extra + rules.most * choices
-        if azure and not family.reasons:
-            high = extra
+        low, high = extra + rules.least * choices, extra + most_more * choices
+        if counts.refusal_tokens and tools_declared and json_schema:
+            extra, high = extra + rules.refusal_beside_tools, high + rules.refusal_beside_tools
     elif family.reasons:
         extra = max(0, extra - 1)
         low = 0
     elif not counts.calls:
-        low, extra, high = 0, 0, 1
+        low, extra, high = 0, 0, 0
     if counts.calls > 1:
         low, high = low - PARALLEL_SPREAD, high + PARALLEL_SPREAD
     elif counts.calls and forced_call and not rules.names_forced:
@@ -213,6 +218,16 @@ def count_output(
     best = max(0, total + extra)
     least, most = max(0, total + low - spread), total + high + spread
     return Quantity(min(best, least), best, max(best, most), Basis.COUNTED)
+
+
+def _most_more(rules: AnswerRules, family: Family, relayed: bool, at_ms: int | None) -> int:
+    """How far above its constants an answer may be billed.
+
+    OpenAI itself and Azure keep to them, but in the months when some ends of turn were billed.
+    """
+    if family.reasons or relayed or END_TOKEN.holds(at_ms):
+        return rules.most
+    return 0
 
 
 def shown_tokens(counts: OutputCounts, model: str) -> int:

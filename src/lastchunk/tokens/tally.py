@@ -81,6 +81,7 @@ class _Choice:
         "reasoning",
         "refusal",
         "rendered",
+        "summary",
         "text",
     )
 
@@ -89,6 +90,7 @@ class _Choice:
         self.refusal = GrowingText(encoding)
         self.other = GrowingText(encoding)
         self.reasoning = GrowingText(encoding)
+        self.summary = GrowingText(encoding)
         self.logprob_tokens: int | None = 0
         self.calls: dict[int, _Call] = {}
         self.kept_characters = 0
@@ -103,7 +105,7 @@ class OutputTally:
         self._choices: dict[int, _Choice] = {}
 
     def add(self, event: TextArrived | ReasoningArrived | ToolTextArrived) -> None:
-        """Takes one piece. A reasoning summary is not what is billed, and is not counted."""
+        """Takes one piece. A reasoning summary is not what is billed, and is counted apart."""
         choice = self._choice(event.choice)
         match event:
             case TextArrived(kind=TextKind.CONTENT):
@@ -113,18 +115,18 @@ class OutputTally:
             case TextArrived():
                 choice.other.add(event.text)
             case ReasoningArrived():
-                if not event.summary:
-                    choice.reasoning.add(event.text)
+                (choice.summary if event.summary else choice.reasoning).add(event.text)
             case ToolTextArrived():
                 self._add_call(choice, event)
 
     def counts(self) -> OutputCounts:
         """The tokens so far; costs only what is new since the last time."""
-        text = refusal = reasoning = other = called = Counted(0)
+        text = refusal = reasoning = summary = other = called = Counted(0)
         for choice in self._choices.values():
             text += self._text(choice)
             refusal += choice.refusal.counted()
             reasoning += choice.reasoning.counted()
+            summary += choice.summary.counted()
             other += choice.other.counted()
             called += self._calls(choice)
         return OutputCounts(
@@ -136,6 +138,7 @@ class OutputTally:
             calls=sum(len(choice.calls) for choice in self._choices.values()),
             other_tokens=other.tokens,
             spread=(text + refusal + reasoning + other + called).spread,
+            summary_tokens=summary.tokens,
         )
 
     def _name_tokens(self) -> int:

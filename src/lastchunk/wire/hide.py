@@ -9,8 +9,8 @@ import msgspec
 HELD_BYTES_LIMIT = 64 * 1024
 """A usage chunk is under 1 kB. A longer unfinished frame is none, and is passed on as it comes."""
 
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+USAGE = re.compile(rb'"usage"\s*:\s*\{')
+NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 _BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
@@ -31,14 +31,25 @@ class UsageFrameHider:
 
     __slots__ = ("_held", "_passing")
 
+    held_bytes_limit = HELD_BYTES_LIMIT
+
     def __init__(self) -> None:
         self._held = b""
         self._passing = False
 
+    @property
+    def is_between_frames(self) -> bool:
+        """Nothing is held and a frame begins with the next piece: a quiet one may pass by."""
+        return not (self._held or self._passing)
+
+    def through(self, piece: bytes, *, quiet: bool) -> bytes:
+        """What may be passed on now; `quiet`: the piece was proved so (see `wire.quiet`)."""
+        return piece if quiet and self.is_between_frames else self.feed(piece)
+
     def feed(self, piece: bytes) -> bytes:
         """What may be passed on now."""
         data = self._held + piece if self._held else piece
-        if data.endswith(b"\n\n") and not (_NO_CHOICES.search(data) and _USAGE.search(data)):
+        if data.endswith(b"\n\n") and not self._may_hide(data):
             self._held, self._passing = b"", False
             return data
         out: list[bytes] = []
@@ -47,11 +58,10 @@ class UsageFrameHider:
         for boundary in _BOUNDARY.finditer(data, searched):
             frame = data[start : boundary.end()]
             start = boundary.end()
-            is_ours = not self._passing and _is_usage_frame(frame)
-            out.append(_blank_lines_before(frame) if is_ours else frame)
+            out.append(frame if self._passing else self._shown(frame))
             self._passing = False
         self._held = data[start:]
-        if self._passing or len(self._held) > HELD_BYTES_LIMIT:
+        if self._passing or len(self._held) > self.held_bytes_limit:
             out.append(self._held)
             self._held, self._passing = b"", True
         return b"".join(out)
@@ -59,17 +69,29 @@ class UsageFrameHider:
     def rest(self) -> bytes:
         """What is left at the end of the body: an unfinished frame, unless it is the hidden one."""
         held, self._held = self._held, b""
-        is_ours = _NO_CHOICES.search(held) and (_USAGE.search(held) or _is_usage_frame(held))
-        return _blank_lines_before(held) if is_ours else held
+        return self._shown_rest(held)
+
+    def _may_hide(self, data: bytes) -> bool:
+        """Whether anything in these whole frames may have to be hidden."""
+        return bool(NO_CHOICES.search(data) and USAGE.search(data))
+
+    def _shown(self, frame: bytes) -> bytes:
+        """What the caller sees of a whole frame."""
+        return blank_lines_before(frame) if _is_usage_frame(frame) else frame
+
+    def _shown_rest(self, held: bytes) -> bytes:
+        """What the caller sees of an unfinished frame."""
+        is_ours = NO_CHOICES.search(held) and USAGE.search(held)
+        return blank_lines_before(held) if is_ours else held
 
 
-def _blank_lines_before(frame: bytes) -> bytes:
+def blank_lines_before(frame: bytes) -> bytes:
     """They may have been passed on already: that they always are makes every cutting alike."""
     return frame[: len(frame) - len(frame.lstrip(b"\r\n"))]
 
 
 def _is_usage_frame(frame: bytes) -> bool:
-    if not (_USAGE.search(frame) and _NO_CHOICES.search(frame)):
+    if not (USAGE.search(frame) and NO_CHOICES.search(frame)):
         return False
     for line in frame.splitlines():
         if line.startswith(b"data:"):

@@ -22,6 +22,8 @@ Body = Mapping[str, object]
 
 _AZURE_HOSTS = (".azure.com", ".microsoft.com", "githubcopilot.com")
 
+_OPENAI_HOST = ".openai.com"
+
 _RELAYS_BY_RESPONSES = ("openrouter.ai",)
 _MODELS_BY_RESPONSES = ("gpt-4.1", "gpt-5", "o1", "o3", "o4")
 """OpenRouter asks OpenAI's newer models by responses, whatever it was asked by: its recordings of
@@ -33,7 +35,8 @@ class CallRequest:
     """What was asked for, without content.
 
     `output_ceiling` is the most output tokens a choice may have, None if the caller set no limit;
-    `usage_requested` is whether the caller itself asked for the usage chunk.
+    `usage_requested` is whether the caller itself asked for the usage chunk; `prediction_bytes` is
+    at least the length of the output that the caller predicted, in UTF-8, 0 where it did not.
     """
 
     dialect: Dialect
@@ -50,6 +53,9 @@ class CallRequest:
     json_schema: bool = False
     background: bool = False
     reasoning_effort: str | None = None
+    prediction_bytes: int = 0
+    exact: bool = False
+    """Exact mode: it was sent without streaming, and is replayed as the stream asked for."""
 
     @property
     def azure(self) -> bool:
@@ -57,9 +63,19 @@ class CallRequest:
         return self.upstream.partition(":")[0].endswith(_AZURE_HOSTS)
 
     @property
+    def relayed(self) -> bool:
+        """Whether somebody answers who is neither OpenAI nor Azure, and may count as it likes."""
+        return not self.azure and not self.upstream.partition(":")[0].endswith(_OPENAI_HOST)
+
+    @property
     def billed_dialect(self) -> Dialect:
         """The dialect whose constants are billed, where a relay speaks another one upstream."""
         return _billed_dialect(self.dialect, self.upstream, self.model)
+
+
+def model_of(body: Body | None, path: str) -> str | None:
+    """The model that a request names, in its body or, as for Azure, in its URL's path."""
+    return (None if body is None else _name(body.get("model"))) or _deployment(path)
 
 
 def read_body(raw: bytes) -> Body | None:
@@ -80,7 +96,7 @@ def read_request(
 
     `path` gives the model where the body does not: Azure names it in the URL.
     """
-    model = _name(body.get("model")) or _deployment(path) or "unknown"
+    model = model_of(body, path) or "unknown"
     return CallRequest(
         dialect=dialect,
         model=model,
@@ -96,6 +112,7 @@ def read_request(
         json_schema=_wants_json_schema(body),
         background=body.get("background") is True,
         reasoning_effort=_effort(body),
+        prediction_bytes=_predicted(body, body_bytes),
     )
 
 
@@ -126,6 +143,21 @@ def ask_for_usage(raw: bytes, body: Body) -> bytes | None:
     return _replace_once(raw, pattern, b'"stream_options":{"include_usage":true' + comma)
 
 
+def ask_for_running_usage(raw: bytes, body: Body) -> bytes | None:
+    """The same with `"continuous_usage_stats":true`, which needs `include_usage`.
+
+    None where the caller said something about it, or where it cannot be inserted safely.
+    """
+    options = body.get("stream_options")
+    if isinstance(options, dict) and "continuous_usage_stats" in options:
+        return None
+    asked = raw if usage_requested(Dialect.CHAT, body) else ask_for_usage(raw, body)
+    if asked is None or body.get("stream") is not True:
+        return None
+    pattern = rb'"stream_options"\s*:\s*\{'
+    return _replace_once(asked, pattern, b'"stream_options":{"continuous_usage_stats":true,')
+
+
 _OPTIONS = b'"stream_options":{"include_usage":true}'
 
 
@@ -135,9 +167,17 @@ def _replace_once(raw: bytes, pattern: bytes, replacement: bytes) -> bytes | Non
     for match in found:
         changed = raw[: match.start()] + replacement + raw[match.end() :]
         body = read_body(changed)
-        if body is not None and usage_requested(Dialect.CHAT, body):
+        if body is not None and _asks(body, replacement):
             return changed
     return None
+
+
+def _asks(body: Body, replacement: bytes) -> bool:
+    """Whether the options say what was put in: the key may stand elsewhere in the body, too."""
+    options = body.get("stream_options")
+    wanted = "continuous_usage_stats" if b"continuous" in replacement else "include_usage"
+    told = isinstance(options, dict) and options.get(wanted) is True
+    return told and usage_requested(Dialect.CHAT, body)
 
 
 def _ceiling(body: Body) -> int | None:
@@ -182,6 +222,15 @@ def _effort(body: Body) -> str | None:
     reasoning = body.get("reasoning")
     nested = reasoning.get("effort") if isinstance(reasoning, dict) else None
     return _name(body.get("reasoning_effort")) or _name(nested)
+
+
+def _predicted(body: Body, body_bytes: int) -> int:
+    """The predicted text's length; of a prediction that is no plain text, at most the body's."""
+    prediction = body.get("prediction")
+    if not isinstance(prediction, dict):
+        return 0
+    text = prediction.get("content")
+    return len(text.encode("utf-8", "replace")) if isinstance(text, str) else body_bytes
 
 
 def _deployment(path: str) -> str | None:

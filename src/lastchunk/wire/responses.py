@@ -38,6 +38,7 @@ class _Item(msgspec.Struct):
     input: Any = None
     code: Any = None
     content: list[_Part] | None = None
+    summary: list[_Part] | None = None
 
 
 class _Response(msgspec.Struct):
@@ -153,6 +154,9 @@ class ResponsesReader:
         for text in (item.arguments, item.input, item.code):
             if isinstance(text, str) and text:
                 events.append(ToolTextArrived(0, place, "", text))
+        for part in item.summary or ():
+            if isinstance(part.text, str) and part.text:
+                events.append(ReasoningArrived(0, part.text, summary=True))
         for part in item.content or ():
             events += _read_part(part, reasoning=item.type == "reasoning")
         return events

@@ -1,10 +1,14 @@
-"""Run as a program: makes workers by forking, so that each kill costs no start of Python.
+"""Processes under load that are there to be killed: `python -m lastchunk.torture.load`.
 
-Reads commands from stdin, one a line, and answers each with a pid:
+Its arguments are the provider's base URL, the ledger and the file of ids of calls of which a byte
+was delivered. It makes workers by forking, so that each kill costs no start of Python. It reads
+commands from stdin, one a line, and answers each with a pid:
     load SEED SECONDS    a worker under load; SECONDS bounds its life
     recover              a process that recovers the ledger and exits
     wait PID             waits for a worker; answers its exit status
 """
+
+from __future__ import annotations
 
 import asyncio
 import os
@@ -37,7 +41,11 @@ class Worker:
 
     def __init__(self, base_url: str, ledger: str, delivered: str, seed: int) -> None:
         self.ledger = ledger
-        self.options = {"base_url": base_url, "api_key": "sk-test", "max_retries": 0}
+        self.options: dict[str, Any] = {
+            "base_url": base_url,
+            "api_key": "sk-test",
+            "max_retries": 0,
+        }
         self.delivered = os.open(delivered, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.seed = seed
 

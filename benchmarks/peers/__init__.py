@@ -1,0 +1,1 @@
+"""This gateway beside others, on one machine in one run: `python -m benchmarks.peers`."""

@@ -1,0 +1,1 @@
+"""What the demo and the fault matrix are played on: processes, callers' ears, the true bill."""
