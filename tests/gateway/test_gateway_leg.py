@@ -1,5 +1,6 @@
 """Connections to the upstream: what is no answer, what is used again, what is never repeated."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -271,6 +272,48 @@ def test_a_certificate_that_nobody_vouches_for_is_no_connection(
     assert settlement.ending is Ending.NEVER_SENT
 
 
+def test_what_came_while_the_loop_was_kept_is_read_before_the_upstream_is_called_silent(
+    behind: Behind,
+) -> None:
+    """After a pause of the process (a stopped machine, say) the timers run before the sockets."""
+    begun, kept, is_sent = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(connection: socket.socket, _: Heard) -> None:
+        connection.sendall(stream_head() + chunked(TEXT, end=False))
+        begun.set()
+        assert kept.wait(5)
+        connection.sendall(chunked(FINISH + USAGE + DONE))
+        is_sent.set()
+
+    reading, writing = socket.socketpair()
+
+    def keep_the_loop() -> None:
+        """Where it reads sockets: what comes meanwhile is read in its next round."""
+        reading.recv(1)
+        kept.set()
+        assert is_sent.wait(5)
+        time.sleep(1.2)
+
+    def watch() -> None:
+        asyncio.get_running_loop().add_reader(reading, keep_the_loop)
+
+    with reading, writing, raw_upstream(answer) as upstream:
+        stage = behind(upstream.url, read_seconds=1.0)
+        with connect(stage.gateway.port) as connection:
+            connection.sendall(request_bytes("POST", PATH, stage.headers, body_of(STREAMED)))
+            assert begun.wait(5)
+            stage.gateway.call(watch)
+            writing.send(b"!")
+            got = bytearray()
+            while not got.endswith(b"\r\n0\r\n\r\n") and (more := connection.recv(1 << 20)):
+                got += more
+        stage.gateway.call(lambda: asyncio.get_running_loop().remove_reader(reading))
+    assert DONE in got
+    settlement = stage.row().settlement
+    assert settlement is not None
+    assert settlement.ending is Ending.COMPLETED
+
+
 def test_a_slow_caller_is_not_a_silent_upstream(behind: Behind) -> None:
     """While nobody reads, the upstream is held back: that is not its silence."""
     piece, pieces = TEXT * 1000, 200
@@ -284,11 +327,11 @@ def test_a_slow_caller_is_not_a_silent_upstream(behind: Behind) -> None:
         connection.sendall(chunked())
 
     with raw_upstream(answer) as upstream:
-        stage = behind(upstream.url, read_seconds=0.3)
+        stage = behind(upstream.url, read_seconds=1.0)
         with connect(stage.gateway.port) as connection:
             connection.sendall(request_bytes("POST", PATH, stage.headers, body_of(STREAMED)))
             assert begun.wait(5)
-            time.sleep(0.8)
+            time.sleep(2.5)
             got = bytearray()
             while not got.endswith(b"\r\n0\r\n\r\n") and (more := connection.recv(1 << 20)):
                 got += more

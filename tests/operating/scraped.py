@@ -43,8 +43,14 @@ def scrape(gateway: str, token: str | None = None) -> Scrape:
     request = urllib.request.Request(f"{gateway}/metrics")
     if token is not None:
         request.add_header("authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return Scrape(answer.read().decode())
+    for again in (True, False):
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return Scrape(answer.read().decode())
+        except ConnectionResetError:  # it waited for a worker that crashed twice within seconds
+            if not again:
+                raise
+    raise AssertionError("unreachable")
 
 
 ENDINGS: list[tuple[Script, int | None]] = [

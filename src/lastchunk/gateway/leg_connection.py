@@ -18,6 +18,9 @@ from lastchunk.gateway.leg_body import FedBody
 HEAD_BYTES_LIMIT = 256 * 1024
 """Bytes that may come without a byte of a body: a head, interim answers, trailers."""
 
+LAST_LOOK_SECONDS = 0.01
+"""Between the end of the time and the verdict: what lies in the socket is read meanwhile."""
+
 _BREAKS = ("\r", "\n", "\0")
 
 
@@ -257,6 +260,13 @@ class LegConnection(asyncio.Protocol):
         left = self._read_seconds - (0.0 if self._body.held else now - self._heard)
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_silence)
+            return
+        self._timer = self._loop.call_later(LAST_LOOK_SECONDS, self._give_up, self._heard)
+
+    def _give_up(self, heard: float) -> None:
+        """Silent, unless the loop was kept busy and had not yet read what is there."""
+        if self._heard > heard:
+            self._check_silence()
             return
         self._timer = None
         self.abort_with(TimeoutError(f"the upstream was silent for {self._read_seconds} s"))
