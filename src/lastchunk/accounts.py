@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 EVERYONE = ""
 """The path above all accounts."""
@@ -25,6 +26,7 @@ def is_under(account: str, prefix: str) -> bool:
     return account == prefix or account.startswith(prefix + "/")
 
 
+@lru_cache(maxsize=16_384)
 def path_within(pattern: str, account: str) -> str | None:
     """The path that a pattern takes an account under; None where it does not fit.
 

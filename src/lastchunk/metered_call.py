@@ -61,7 +61,7 @@ class MeteredCall:
         self.settled: Future[Settlement] = Future()
         self._accept = accept
         self._elapsed = clock.elapsed
-        self._opened_elapsed = clock.elapsed()
+        self._opened_ms, self._opened_elapsed = call.opened_ms, clock.elapsed()
         self._meter = Meter(call.request)
         self._lock = threading.Lock()
         self._body: bytes | None = body
@@ -133,18 +133,23 @@ class MeteredCall:
         with self._lock:
             self._meter.headed(status, content_type, content_encoding)
 
-    def receive(self, piece: bytes) -> bool:
-        """The next bytes of the body, as they came over the wire. Cheap.
+    def keep(self, piece: bytes) -> bool:
+        """Takes the next bytes if they are quiet (see `wire.quiet`); False: `receive` them."""
+        with self._lock:
+            if self._done or self._left_ms is not None:
+                return False
+            elapsed = self._elapsed() - self._opened_elapsed
+            return self._meter.keep(piece, self._opened_ms + int(elapsed * 1000))
 
-        True: they are quiet (see `wire.quiet`), whatever came before them.
-        """
+    def receive(self, piece: bytes) -> bool:
+        """The next bytes of the body, as they came over the wire. Cheap. True: they are quiet."""
         if self._done:
             return False
+        if self.keep(piece):
+            return True
         with self._lock:
             at_ms = self._now_ms()
             try:
-                if self._left_ms is None and self._meter.keep(piece, at_ms):
-                    return True
                 self._mark_delivered()
                 has_news = self._meter.receive(piece, at_ms)
                 if self._departing.drains:
@@ -457,7 +462,7 @@ class MeteredCall:
     def _now_ms(self) -> int:
         """The time since the call was opened is measured, not read off two clock faces: a wall
         clock that is set meanwhile makes no call end before it began."""
-        return self.call.opened_ms + int((self._elapsed() - self._opened_elapsed) * 1000)
+        return self._opened_ms + int((self._elapsed() - self._opened_elapsed) * 1000)
 
     def _note_fault(self, name: str, error: Exception) -> None:
         # Not the message nor the traceback: either may quote content.

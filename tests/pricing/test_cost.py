@@ -230,6 +230,16 @@ def test_more_tokens_never_cost_less(
     )
 
 
+@given(some.sampled_from(MODELS), TOKENS, TOKENS)
+def test_the_ceiling_is_the_dearest_that_a_usage_of_unknown_parts_can_be(
+    model: str, tokens_in: int, tokens_out: int
+) -> None:
+    price = BOOK.price(model, upstream="api.openai.com", at_ms=NOVEMBER_MS, tier=None)
+    assert price is not None
+    usage = Usage(R(tokens_in), output_tokens=R(tokens_out))
+    assert ceiling(price, tokens_in, tokens_out) == cost_of(usage, price).high
+
+
 # --- the same as genai-prices ------------------------------------------------------------------
 
 LENGTHS = ((1_200, 700), (150_000, 3_000), (300_000, 900))

@@ -73,19 +73,27 @@ class Place:
         """Each call of which a byte was delivered has exactly one row, resolved exactly once."""
         rows = self.rows()
         told = self.delivered() if delivered is None else delivered
-        assert complaints(self.ledger, rows, told) == []
+        found = complaints(self.ledger, rows, told)
+        assert not found, "; ".join(found)
         return rows
 
     def assert_truthful(self, rows: list[CallRecord]) -> int:
         """Of each call that had been written down on its way, the truth is in the interval."""
         compared, missed = outside(rows, self.sim.bill(wait_s=10))
-        assert missed == []
+        truths = {call.response_id: call.output_tokens for call in self.sim.bill(wait_s=0)}
+        assert not missed, "; ".join(_missed(row, truths) for row in missed)
         return compared
 
     def _workers(self) -> Workers:
         if self.workers is None:
             self.workers = Workers(self.sim.base_url, self.ledger, self.folder)
         return self.workers
+
+
+def _missed(row: CallRecord, truths: dict[str | None, int]) -> str:
+    assert row.settlement is not None
+    told, seen = row.settlement.usage.output_tokens, row.settlement.observation
+    return f"{row.settlement.ending}: {truths[seen.response_id]} is not in {told}, seen {seen}"
 
 
 def lost(rows: list[CallRecord]) -> list[CallRecord]:

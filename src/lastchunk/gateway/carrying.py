@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from aiohttp import web
 
 from lastchunk.gateway.leg import BROKE, Answer, Body
@@ -15,7 +17,7 @@ from lastchunk.wire.hide import UsageFrameHider
 class Passage:
     """What becomes of a piece: metered, undone, the hidden frame taken out, stopped at a limit."""
 
-    __slots__ = ("_call", "_decoder", "_guard", "_hider", "is_broken", "is_stopped")
+    __slots__ = ("_call", "_decoder", "_guard", "_hider", "is_broken", "is_stopped", "keep")
 
     def __init__(
         self,
@@ -32,10 +34,25 @@ class Passage:
         """The guard has let the last piece through."""
         self.is_broken = False
         """The bytes did not follow their encoding: nothing more can be passed on."""
+        self.keep: Callable[[bytes], bool] | None = None
+        """Takes the next piece if it is quiet: then it is metered and goes out just as it is.
+
+        None where the next piece must go `through`. A quiet one begins and ends where frames do, so
+        nothing in it is to be hidden, and a stream may be cut behind it as well as before it.
+        """
 
     def through(self, piece: bytes) -> bytes:
         """What the caller gets of it."""
-        quiet = self._call is not None and self._call.receive(piece)
+        passed = self._through(piece)
+        if self._call is not None and self._decoder is None:
+            calm = self._hider is None or self._hider.is_between_frames
+            keeper = self._call if self._guard is None else self._guard
+            self.keep = keeper.keep if calm else None
+        return passed
+
+    def _through(self, piece: bytes) -> bytes:
+        if self._call is not None:
+            self._call.receive(piece)
         if self._decoder is not None:
             try:
                 piece = self._decoder.decode(piece)
@@ -43,7 +60,7 @@ class Passage:
                 self.is_broken = True
                 return b""
         if self._hider is not None:
-            piece = self._hider.through(piece, quiet=quiet)
+            piece = self._hider.feed(piece)
         return piece if self._guard is None else self._guarded(self._guard, piece)
 
     def _guarded(self, guard: Guard, piece: bytes) -> bytes:
@@ -78,15 +95,17 @@ class CallerStream:
         self._writer = incoming.writer
         self._writer.send_headers()
 
-    def take(self, piece: bytes) -> bool:
+    def take(self, piece: bytes, chunk: bytes | None) -> bool:
         """Sends a piece at once. True: no more for now, `drained` tells when."""
-        piece = self._passage.through(piece)
+        passage = self._passage
+        if passage.keep is None or not passage.keep(piece):
+            piece, chunk = passage.through(piece), None
         transport = self._connection.transport
-        if transport is None or transport.is_closing() or self._passage.is_broken:
+        if transport is None or transport.is_closing() or passage.is_broken:
             return True
         if piece:
-            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-        return self._connection.writing_paused or self._passage.is_stopped
+            transport.write(chunk or b"%x\r\n%b\r\n" % (len(piece), piece))
+        return self._connection.writing_paused or passage.is_stopped
 
     async def drained(self) -> None:
         """There is room again. Raises ConnectionResetError where the caller is gone."""

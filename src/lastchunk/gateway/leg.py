@@ -13,8 +13,10 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
-Take = Callable[[bytes], bool]
-"""Takes bytes at once, and tells whether it is full. It must not raise."""
+Take = Callable[[bytes, bytes | None], bool]
+"""Takes bytes at once, and tells whether it is full. It must not raise.
+
+The second: the same bytes framed as one HTTP chunk, where they came like that."""
 
 
 class Body(Protocol):

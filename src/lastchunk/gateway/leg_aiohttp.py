@@ -40,11 +40,11 @@ class AiohttpBody:
     async def pour(self, take: Take) -> bool:
         try:
             while piece := await self._content.readany():
-                if take(piece):
+                if take(piece, None):
                     return False
         except (TimeoutError, *BROKE):
             if rest := self.arrived():
-                take(rest)
+                take(rest, None)
             raise
         return True
 

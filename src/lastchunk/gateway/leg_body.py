@@ -28,10 +28,10 @@ class FedBody:
 
     # The connection's side.
 
-    def feed(self, piece: bytes) -> None:
-        """The next bytes, not empty."""
+    def feed(self, piece: bytes, chunk: bytes | None = None) -> None:
+        """The next bytes, not empty; and the HTTP chunk, if they are the whole content of one."""
         if self._take is not None:
-            if self._take(piece):
+            if self._take(piece, chunk):
                 self._take = None
                 self._wake()
             return
@@ -59,7 +59,7 @@ class FedBody:
         return self._handed_out()
 
     async def pour(self, take: Take) -> bool:
-        if self._kept and take(self._handed_out()):
+        if self._kept and take(self._handed_out(), None):
             return False
         if not self._ended:
             self._take = take

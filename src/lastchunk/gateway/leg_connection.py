@@ -21,6 +21,9 @@ HEAD_BYTES_LIMIT = 256 * 1024
 LAST_LOOK_SECONDS = 0.01
 """Between the end of the time and the verdict: what lies in the socket is read meanwhile."""
 
+_LONGEST_SIZE_LINE = 8
+"""Six digits and a line's end: nobody reads more from a socket at once."""
+
 _BREAKS = ("\r", "\n", "\0")
 
 
@@ -71,6 +74,8 @@ class LegConnection(asyncio.Protocol):
         self._head_came = self._complete = self._surplus = False
         self._keeps_alive = self._until_eof = False
         self._bodiless_bytes = 0
+        self._between_chunks = False
+        """The parser expects the size of the next chunk, and no digit of it has come."""
         self.rested_at = 0.0
         """When it became idle, on the loop's clock."""
 
@@ -120,9 +125,15 @@ class LegConnection(asyncio.Protocol):
             self.abort()
             return
         self._heard = self._loop.time()
+        if self._between_chunks and (piece := content_of(data)):
+            assert self._body is not None
+            self._bodiless_bytes = 0
+            self._body.feed(piece, data)  # the parser is where it was
+            return
         self._pieces.clear()
         try:
             parser.feed_data(data)
+            self._between_chunks = self._between_chunks and data.endswith(b"\r\n")
         except httptools.HttpParserError as error:
             self._deliver()
             if not self._complete:
@@ -188,6 +199,12 @@ class LegConnection(asyncio.Protocol):
         if not self._complete:
             self._pieces.append(piece)
 
+    def on_chunk_header(self) -> None:
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         if self._head_came:
             self._complete = True
@@ -201,7 +218,7 @@ class LegConnection(asyncio.Protocol):
         self._head = head = self._loop.create_future()
         self._pieces.clear()
         self._head_came = self._complete = self._surplus = False
-        self._keeps_alive = self._until_eof = False
+        self._keeps_alive = self._until_eof = self._between_chunks = False
         self._bodiless_bytes = 0
         self._heard = self._loop.time()
         self._timer = self._loop.call_later(self._read_seconds, self._check_silence)
@@ -270,6 +287,18 @@ class LegConnection(asyncio.Protocol):
             return
         self._timer = None
         self.abort_with(TimeoutError(f"the upstream was silent for {self._read_seconds} s"))
+
+
+def content_of(data: bytes) -> bytes | None:
+    """The content of what is exactly one HTTP chunk, written as nearly all servers write it.
+
+    None: it is something else, or the last chunk, or the parser must say.
+    """
+    end = data.find(b"\r\n", 1, _LONGEST_SIZE_LINE)
+    size = len(data) - end - 4
+    if end < 0 or size <= 0 or data[:end] != b"%x" % size or data[-2:] != b"\r\n":
+        return None
+    return data[end + 2 : -2]
 
 
 def request_bytes(

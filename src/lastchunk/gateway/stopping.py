@@ -36,6 +36,15 @@ class Guard:
         self.is_cut = False
         """The stream was stopped where a frame ends: what closes it may follow."""
 
+    def keep(self, piece: bytes) -> bool:
+        """Whether a quiet piece may pass with nothing to be done about it; then it is metered."""
+        purse = self._purse
+        return (
+            purse.stopped is None
+            and self._call.total_bytes + len(piece) < purse.look_bytes
+            and self._call.keep(piece)
+        )
+
     def came(self) -> bool:
         """More of the answer was received. True: the next to pass is the last."""
         came, purse = self._call.total_bytes, self._purse

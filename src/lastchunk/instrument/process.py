@@ -26,6 +26,11 @@ after_fork: list[Callable[[], None]] = []
 _bookkeepers: dict[str, Bookkeeper] = {}
 _lock = threading.Lock()
 
+_is_ending = False
+_never = threading.Event()
+"""What a daemon thread waits for that begins a call while the interpreter ends. In a moment it is
+stopped wherever it is: a call that it sent before would be answered for nobody, and stay open."""
+
 
 def bookkeeper_for(settings: Settings) -> Bookkeeper:
     """This process's bookkeeper on the ledger that the settings name.
@@ -36,10 +41,13 @@ def bookkeeper_for(settings: Settings) -> Bookkeeper:
     if found is not None:
         return found
     with _lock:
-        if settings.ledger not in _bookkeepers:
-            _bookkeepers[settings.ledger] = open_books(settings)
-            _close_with_the_process()
-        return _bookkeepers[settings.ledger]
+        if not (_is_ending and threading.current_thread().daemon):
+            if settings.ledger not in _bookkeepers:
+                _bookkeepers[settings.ledger] = open_books(settings)
+                _close_with_the_process()
+            return _bookkeepers[settings.ledger]
+    _never.wait()
+    raise AssertionError("unreachable")
 
 
 def close() -> None:
@@ -51,15 +59,23 @@ def close() -> None:
         bookkeeper.close()
 
 
+def _end() -> None:
+    """The interpreter ends. Threads that it waits for have ended; daemon threads still run."""
+    global _is_ending
+    with _lock:
+        _is_ending = True
+    close()
+
+
 def _close_with_the_process() -> None:
     """A child made by multiprocessing leaves without `atexit`: it has finalizers of its own."""
     if (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
-        multiprocessing.Finalize(None, close, exitpriority=10)
+        multiprocessing.Finalize(None, _end, exitpriority=10)
 
 
 def _forget_the_parents() -> None:
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _is_ending
+    _lock, _is_ending = threading.Lock(), False
     _bookkeepers.clear()
     abandon_all()
     forget_keeper()
@@ -67,5 +83,5 @@ def _forget_the_parents() -> None:
         forget()
 
 
-atexit.register(close)
+atexit.register(_end)
 os.register_at_fork(after_in_child=_forget_the_parents)

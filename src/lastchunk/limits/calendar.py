@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 
 from lastchunk.ledger.windows import FOREVER_MS
 
@@ -26,13 +27,19 @@ def span_of(per: Per, at_ms: int, zone: tzinfo) -> tuple[int, int]:
     Days begin at the zone's first instant of the date, so a day may have 23 or 25 hours, and spans
     follow each other without a gap. All in Unix milliseconds.
     """
+    return _span_at(per, at_ms // 1000, zone)
+
+
+@lru_cache(maxsize=4096)
+def _span_at(per: Per, at_s: int, zone: tzinfo) -> tuple[int, int]:
+    """All calls of a second are in one span: clocks are set by whole seconds."""
     match per:
         case Per.EVER:
             return 0, FOREVER_MS
         case Per.MINUTE | Per.HOUR:
-            return _clock_span(per, at_ms, zone)
+            return _clock_span(per, at_s * 1000, zone)
         case _:
-            day = datetime.fromtimestamp(at_ms / 1000, zone).date()
+            day = datetime.fromtimestamp(at_s, zone).date()
             first, following = _dates(per, day)
             return _first_ms(first, zone), _first_ms(following, zone)
 

@@ -90,7 +90,7 @@ class Purse:
             self._usual = max(0, forecast.usual_tokens - self._usual_input)
         ceiling_ = request.output_ceiling
         self._own_ceiling = None if ceiling_ is None else ceiling_ * request.choices
-        self._pending = self._refused = False
+        self._pending = self._refused = self._holds_too_much = False
         self.holds = self._holds(self._most, self._usual)
         self._told = self.holds
         self.admission = Admission(
@@ -121,9 +121,13 @@ class Purse:
         """What the call has come to, of so many bytes."""
         if prompt is not None:
             self.input_tokens = prompt.best
-            self._input = max(1, min(self._input, prompt.high))
+            before = self._input
+            self._input = max(1, min(before, prompt.high))
             self._usual_input = min(self._usual_input, self._input)
-            if not self._pending:
+            if self._input != before:
+                self._holds_too_much = True
+            if self._holds_too_much and not self._pending:
+                self._holds_too_much = False
                 self.holds = self._holds(self._most, self._usual)
         self.output_tokens = output_tokens
         self._set_look(at_bytes)

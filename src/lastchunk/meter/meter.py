@@ -72,7 +72,8 @@ class Meter:
         self._ended = False
         self._status: int | None = None
         self._frames = 0
-        self._bytes = 0
+        self.total_bytes = 0
+        """Of the body, as it came over the wire."""
         self._uncounted_chars = 0
         self.output_bytes = 0
         """Of the output that was read so far, as text in UTF-8."""
@@ -101,7 +102,7 @@ class Meter:
         if self._unread_bytes + size > UNREAD_BYTES_LIMIT:
             return False
         self._last_byte_ms = at_ms
-        self._bytes += size
+        self.total_bytes += size
         self._unread_bytes += size
         self._unread.append(piece)
         return True
@@ -117,7 +118,7 @@ class Meter:
         if self._first_byte_ms is None:
             self._first_byte_ms = at_ms
         self._last_byte_ms = at_ms
-        self._bytes += len(piece)
+        self.total_bytes += len(piece)
         if self._decoder is not None:
             piece = self._decoded(piece)
         self._unread.append(piece)
@@ -228,11 +229,6 @@ class Meter:
     # What is known.
 
     @property
-    def total_bytes(self) -> int:
-        """Of the body, as it came over the wire."""
-        return self._bytes
-
-    @property
     def finished(self) -> frozenset[int]:
         """The choices whose finish was seen, by number."""
         return (self._ahead or self._evidence).finished
@@ -292,7 +288,7 @@ class Meter:
             model_served=model,
             tier_served=tier,
             frames=self._frames + self._count_waiting_frames(),
-            bytes=self._bytes,
+            bytes=self.total_bytes,
             unreadable=known.unreadable,
             finished_choices=len(known.finished),
             refused_choices=len(known.refused),

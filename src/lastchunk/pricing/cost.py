@@ -106,8 +106,20 @@ def costing(usage: Usage, price: Price) -> Costing:
 
 def ceiling(price: Price, input_tokens: int, output_tokens: int) -> int:
     """The most that this many tokens can cost as text, in nano-dollars: what to hold for a call."""
-    usage = Usage(input_tokens=_assumed(input_tokens), output_tokens=_assumed(output_tokens))
-    return cost_of(usage, price).high
+    rates = price.rates_for(input_tokens)
+    dearest = input_tokens * _dearest(rates, rates.input_tokens, _INPUT_PARTS)
+    dearest += output_tokens * _dearest(rates, rates.output_tokens, _OUTPUT_PARTS)
+    return nano_usd(dearest / _PER_MTOK + rates.request_usd)
+
+
+def _dearest(rates: Rates, plain: Decimal, parts: tuple[str, ...]) -> Decimal:
+    """The highest rate that a token of text may turn out to be charged at."""
+    dearest = plain
+    for name in parts:
+        rate: Decimal | None = getattr(rates, name) if name in _MAY_BE_HIDDEN else None
+        if rate is not None and rate > dearest:
+            dearest = rate
+    return dearest
 
 
 def output_cost(price: Price, input_tokens: int, tokens: Quantity) -> Cost:

@@ -18,17 +18,17 @@ def is_quiet(piece: bytes) -> bool:
     """
     return (
         piece[-2:] == b"\n\n"
-        and _is_only_null(piece, _FINISH)
-        and _is_only_null(piece, _USAGE)
+        and ((at := piece.rfind(_FINISH)) < 0 or _is_only_null(piece, _FINISH, at))
+        and ((at := piece.rfind(_USAGE)) < 0 or _is_only_null(piece, _USAGE, at))
         and piece.rfind(b"[DONE]", -END_BYTES) < 0
     )
 
 
-def _is_only_null(piece: bytes, key: bytes) -> bool:
-    """Whether the key, wherever it stands in the piece, has no value."""
-    at = piece.rfind(key)  # these keys stand near the end of a frame
-    while at >= 0:
-        if not piece.startswith(_NULL, at + len(key)):
+def _is_only_null(piece: bytes, key: bytes, at: int) -> bool:
+    """Whether the key, which stands last at `at`, has no value wherever it stands in the piece."""
+    size = len(key)
+    while at >= 0:  # these keys stand near the end of a frame
+        if not piece.startswith(_NULL, at + size):
             return False
         at = piece.rfind(key, 0, at)
     return True
