@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo torture kill9 memory load outage test test-all check format lint types imports bench \
+.PHONY: help demo torture kill9 memory load outage test test-again test-all check format lint types imports bench \
 	bench-gateway accuracy docs clean
 
 help:  ## what there is
@@ -24,6 +24,9 @@ demo: $(READY)  ## the main job, seen: a few hundred calls, almost half of them 
 
 test: $(READY)  ## the tests, a few minutes
 	@$(BIN)/python -m pytest -n auto
+
+test-again: $(READY)  ## the tests that failed last, if they are few, alone and once more
+	@$(BIN)/python tests/again.py
 
 test-all: $(READY)  ## the tests with every cut of every body, half an hour
 	@LASTCHUNK_TEST_ALL=1 $(BIN)/python -m pytest -n auto
