@@ -122,6 +122,33 @@ begun.wait()
     assert row.settlement.ending == Ending.CALLER_LEFT
 
 
+def test_a_daemon_thread_begins_no_call_once_the_books_are_closed(
+    corner: Corner, tmp_path: Path
+) -> None:
+    """It is stopped in a moment; what it sent before would stay open until the next start."""
+    top = """
+import atexit
+from lastchunk.instrument import process
+ends = threading.Event()
+def at_the_end():
+    ends.set()
+    time.sleep(0.5)
+atexit.unregister(process._end)
+for each in (at_the_end, process._end):  # the last one runs first
+    atexit.register(each)
+"""
+    program = """
+client = metered(openai.OpenAI(**OPTIONS, **PLAIN))
+client.chat.completions.create(**CHAT)
+def call_at_the_end():
+    ends.wait()
+    client.chat.completions.create(**CHAT)
+threading.Thread(target=call_at_the_end, daemon=True).start()
+"""
+    assert run(corner, tmp_path, program, top=top) == ""
+    assert_reported(corner.row(seconds=1), corner.billed()[0])
+
+
 def test_sys_exit_in_the_loop(corner: Corner, tmp_path: Path) -> None:
     program = """
 for chunk in metered(openai.OpenAI(**OPTIONS, **SLOW)).chat.completions.create(**STREAMED):
