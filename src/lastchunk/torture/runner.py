@@ -337,7 +337,8 @@ def _is_known(call: PlannedCall, row: CallRecord | None) -> bool:
     if _is_over(call):
         return not row.is_open
     if call.cell.moment in (Moment.MID, Moment.FINISH):
-        return row.seen is not None and row.seen.bytes > 0 and not row.seen.uncounted_frames
+        seen = row.seen  # output has come by then; a state before that is not what came
+        return seen is not None and seen.first_token_ms is not None and not seen.uncounted_frames
     return True
 
 
