@@ -163,6 +163,7 @@ for chunk in metered(openai.OpenAI(**OPTIONS, **SLOW)).chat.completions.create(*
 def test_ctrl_c_in_the_loop(corner: Corner, tmp_path: Path, asynchronous: bool) -> None:
     program = """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 def interrupt():
     time.sleep(0.4)
     os.kill(os.getpid(), signal.SIGINT)
