@@ -121,10 +121,10 @@ class Purse:
         """What the call has come to, of so many bytes."""
         if prompt is not None:
             self.input_tokens = prompt.best
-            before = self._input
-            self._input = max(1, min(before, prompt.high))
+            before = self._input, self._usual_input
+            self._input = max(1, min(self._input, prompt.high))
             self._usual_input = min(self._usual_input, self._input)
-            if self._input != before:
+            if (self._input, self._usual_input) != before:
                 self._holds_too_much = True
             if self._holds_too_much and not self._pending:
                 self._holds_too_much = False
