@@ -415,9 +415,24 @@ class Bookkeeper:
                 log.error("%s could not be written down on the way (%s)", metered.call_id, kind)
         self._siblings.tick()
         if seen:
-            self.ledger.checkpoint(seen)
+            self._mind(self.ledger.checkpoint(seen), [call_id for call_id, _ in seen])
         if holds:
-            self.ledger.rehold(holds)
+            self._mind(self.ledger.rehold(holds), list(holds))
+
+    def _mind(self, written: Future[None], call_ids: list[str]) -> None:
+        """What was not written is told again: a stream that stands still brings nothing new."""
+        written.add_done_callback(
+            lambda done: (
+                self._inbox.put(lambda: self._tell_again(call_ids))
+                if done.exception() is not None
+                else None
+            )
+        )
+
+    def _tell_again(self, call_ids: list[str]) -> None:
+        for call_id in call_ids:
+            if (metered := self._open.get(call_id)) is not None:
+                metered.tell_again()
 
 
 def _guarded(work: Callable[[], None]) -> None:

@@ -350,6 +350,12 @@ class MeteredCall:
             uncounted_frames=max(0, seen.frames - self._counted_frames),
         )
 
+    def tell_again(self) -> None:
+        """The last checkpoint was not written: the next has it all, also if nothing new comes."""
+        self._checkpointed_bytes = -1
+        if self.purse is not None:
+            self.purse.tell_again()
+
     def _must_be_counted(self) -> bool:
         """However little time there is: too much waits, or its numbers are about to matter."""
         reports = self._seen.reported is not None  # running usage, which stands in what is read

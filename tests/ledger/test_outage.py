@@ -19,6 +19,7 @@ from lastchunk.ledger.in_flight import this_process
 from lastchunk.ledger.plan import Reservation, Resolution
 from lastchunk.ledger.spool import SpoolFile, ledger_key
 from lastchunk.ledger.spool_lines import Spoolable, line_of, write_line
+from lastchunk.ledger.windows import Holds
 from lastchunk.meter.ending import Ending
 from lastchunk.meter.observation import Observation
 from lastchunk.settlement.facts import OpenCall
@@ -94,8 +95,10 @@ def test_what_may_be_lost_is_answered_and_dropped(url: str, spooling_ledger: Led
     ledger.reserve(call).result()
     with held(url):
         ledger.reserve(make_call()).result(PATIENCE_SECONDS)
-        seen = ledger.checkpoint([(call.call_id, Observation(frames=3))])
-        assert seen.result(PATIENCE_SECONDS) is None
+        with pytest.raises(LedgerUnavailable, match="not written"):
+            ledger.checkpoint([(call.call_id, Observation(frames=3))]).result(PATIENCE_SECONDS)
+        with pytest.raises(LedgerUnavailable, match="not written"):
+            ledger.rehold({call.call_id: Holds()}).result(PATIENCE_SECONDS)
         assert ledger.beat().result(PATIENCE_SECONDS) is None
         assert ledger.health().spooled_entries == 1
     until_back(ledger)

@@ -208,7 +208,8 @@ class Ledger:
     def checkpoint(self, items: Sequence[tuple[str, Observation]]) -> Future[None]:
         """Writes down what was seen of open calls, by call id. Resolved calls are left alone.
 
-        Survives the process, but not the machine's power: it is not worth a sync of the disk.
+        Survives the process, but not the machine's power: it is not worth a sync of the disk. Fails
+        with LedgerUnavailable while the ledger is away: none of it is kept, it must be said again.
         """
         return self._submit(
             lambda: Sighting({id_: encode(seen) for id_, seen in items}, self._clock.now_ms())
@@ -217,7 +218,8 @@ class Ledger:
     def rehold(self, holds: Mapping[str, Holds]) -> Future[None]:
         """What open calls hold in the windows from now on, by call id; resolved ones hold nothing.
 
-        As `checkpoint`, not worth a sync: what is lost of it only holds more than it must.
+        As `checkpoint`, not worth a sync, and not kept while the ledger is away: what is lost of it
+        only holds more than it must.
         """
         return self._submit(lambda: Rehold(dict(holds)))
 

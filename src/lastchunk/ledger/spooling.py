@@ -22,7 +22,15 @@ from lastchunk.errors import LedgerUnavailable
 from lastchunk.ledger.entries import EntryKind
 from lastchunk.ledger.in_flight import Process
 from lastchunk.ledger.outage import WELL, LedgerHealth
-from lastchunk.ledger.plan import Heartbeat, Item, Look, Reservation, Resolution
+from lastchunk.ledger.plan import (
+    Heartbeat,
+    Item,
+    Look,
+    Rehold,
+    Reservation,
+    Resolution,
+    Sighting,
+)
 from lastchunk.ledger.replay import Replay, carry
 from lastchunk.ledger.spool import SpoolFile, SpoolOptions
 from lastchunk.ledger.spool_lane import SpoolLane, Submitted
@@ -370,6 +378,8 @@ class SpoolingWriter(Writer):
                 item = replace(item, admit=None)  # it is sent: nobody can be asked
             if is_spoolable(item):
                 kept.append((item, future))  # type: ignore[arg-type]
+            elif isinstance(item, Sighting | Rehold):  # who asked for it will ask again
+                future.set_exception(LedgerUnavailable("not written: the ledger is away"))
             elif isinstance(item, Look):
                 future.set_exception(self._is_away())
             else:

@@ -92,7 +92,7 @@ class Purse:
         self._own_ceiling = None if ceiling_ is None else ceiling_ * request.choices
         self._pending = self._refused = self._holds_too_much = False
         self.holds = self._holds(self._most, self._usual)
-        self._told = self.holds
+        self._told: Holds | None = self.holds
         self.admission = Admission(
             limits, call.account, self.holds, call.opened_ms, zone, priced=price is not None
         )
@@ -138,6 +138,10 @@ class Purse:
             return None
         self._told = self.holds
         return self.holds
+
+    def tell_again(self) -> None:
+        """What `changed_holds` told last was not written."""
+        self._told = None
 
     def ask(self) -> More | None:
         """What more to ask for now; `answered` must follow."""

@@ -24,6 +24,7 @@ class Promise(StrEnum):
     INTERVAL = "truth within low–high"
     CALLER = "caller unharmed"
     VERIFY = "verify clean"
+    WRITTEN = "written down in time"
     PLAYED = "played"
     """The cell could be played at all."""
 

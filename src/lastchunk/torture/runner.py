@@ -36,7 +36,7 @@ ARRIVAL_SECONDS = 240.0
 """How long calls may take to come to their moment: a busy machine starts processes slowly."""
 
 KNOWN_SECONDS = 30.0
-"""How long the ledger may take to know of it. Then the signal comes; what it finds is judged."""
+"""How long the ledger may take to know of it. What it does not know by then breaks a promise."""
 
 STILL_SECONDS = 2 * CHECKPOINT_SECONDS
 """Bytes that came before it are written down after so long, if nobody is behind."""
@@ -96,6 +96,8 @@ class Found:
     reports: dict[str, Report] = field(default_factory=dict)
     rows: dict[str, list[CallRecord]] = field(default_factory=dict)
     billed: dict[str, list[BilledCall]] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
+    """Calls of which the ledger did not know in time what it must."""
     verification: Verification | None = None
     failure: str | None = None
 
@@ -241,7 +243,7 @@ def _play(
     try:
         found.reports = door.call(group.calls, run.seed, at_once=at_once).reports
         if group.kind in (Kind.SIGTERM, Kind.SIGKILL):
-            _wait_for_the_moment(group, provider, ledger)
+            found.late = _wait_for_the_moment(group, provider, ledger)
             time.sleep(rng.uniform(0, RANDOM_SECONDS))
         _strike(group, door, outage, ledger)
     except BaseException:
@@ -288,42 +290,33 @@ def _take_the_ledger_away(outage: Outage, door: OpenDoor, group: Group, ledger: 
     door.restart()
 
 
-def _wait_for_the_moment(group: Group, provider: str, ledger: str) -> None:
+def _wait_for_the_moment(group: Group, provider: str, ledger: str) -> set[str]:
     """Until every call is at its moment, and the ledger knows what it must know of it by then.
 
     Of streams that have begun their state, counted and no older than what the provider has sent;
-    of those reported, their end. Raises StageFailed where calls do not come to their moment.
+    of those reported, their end. Gives back the calls of which it did not come to know in time.
+    Raises StageFailed where calls do not come to their moment.
     """
     held = {call.tag for call in group.calls if not _is_over(call)}
     if not _until(lambda: held <= set(under_way(provider).held), ARRIVAL_SECONDS):
         raise StageFailed(_NEVER_THERE)
-    seen: dict[str, int] = {}
-
-    def are_known() -> bool:
-        """Nothing is missing, and for a while nothing is added: then all that came is there."""
-        nonlocal seen
+    before: dict[str, int] | None = None
+    deadline = time.monotonic() + KNOWN_SECONDS
+    while True:
         time.sleep(STILL_SECONDS)
-        before, seen = seen, _bytes_seen(ledger)
-        return before == seen and _are_known(group, ledger)
+        rows = _rows_by_tag(ledger)
+        late = {call.tag for call in group.calls if not _is_known(call, rows.get(call.tag))}
+        seen = {tag: row.seen.bytes for tag, row in rows.items() if row.seen is not None}
+        # Nothing is missing, and for a while nothing was added: all that came is there.
+        if (not late and seen == before) or time.monotonic() >= deadline:
+            return late
+        before = seen
 
-    _until(are_known, KNOWN_SECONDS)
 
-
-def _bytes_seen(ledger: str) -> dict[str, int]:
-    """How much of each open call its last written state knows of."""
+def _rows_by_tag(ledger: str) -> dict[str, CallRecord]:
     with suppress(LedgerUnavailable), Reader.open(ledger) as reader:
-        rows = reader.calls(CallFilter())
-        return {row.call_id: row.seen.bytes for row in rows if row.seen is not None}
-    return {}
-
-
-def _are_known(group: Group, ledger: str) -> bool:
-    try:
-        with Reader.open(ledger) as reader:
-            rows = {dict(row.call.tags).get("call"): row for row in reader.calls(CallFilter())}
-    except LedgerUnavailable:  # nobody has made it yet
-        return False
-    return all(_is_known(call, rows.get(call.tag)) for call in group.calls)
+        return {dict(row.call.tags).get("call", ""): row for row in reader.calls(CallFilter())}
+    return {}  # nobody has made it yet
 
 
 def _is_over(call: PlannedCall) -> bool:
@@ -390,8 +383,15 @@ def _judged(group: Group, found: Found, bare: dict[object, Report]) -> Iterator[
                 bare.get(_kin(call)),
             )
             broken_here += judge(evidence, book)
+            if call.tag in found.late:
+                broken_here.append(_late(call))
             endings += endings_of(rows)
         yield Verdict(cell, len(each), tuple(endings), tuple(broken_here))
+
+
+def _late(call: PlannedCall) -> Broken:
+    within = f"what came is in the ledger within {KNOWN_SECONDS:.0f} s"
+    return Broken(Promise.WRITTEN, call.number, within, "it was not, when the signal came")
 
 
 def _discrepancies(group: Group, found: Found) -> dict[Cell, list[Broken]]:
