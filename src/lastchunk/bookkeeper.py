@@ -176,7 +176,7 @@ class Bookkeeper:
             metered.reserved = self.ledger.reserve(call)  # type: ignore[assignment]
             self.observers.opened(call)
             return metered
-        metered.purse = purse = Purse(call, limits, price, terms.zone)
+        metered.purse = purse = Purse(call, limits, price, terms.zone, metered.lane)
         metered.reserved = self.ledger.reserve(call, purse.admission)
         metered.reserved.add_done_callback(
             lambda _: self._inbox.put(lambda: self._drop(metered)) if metered.refusal else None

@@ -28,6 +28,7 @@ from lastchunk.tokens.prompt import count_prompt
 from lastchunk.tokens.tally import OutputTally
 from lastchunk.usage import OutputCounts
 from lastchunk.wire.prompt import read_prompt
+from lastchunk.wire.quiet import Lane
 from lastchunk.wire.request import read_body
 
 BACKLOG_LIMIT = 256 * 1024
@@ -61,8 +62,10 @@ class MeteredCall:
         self.settled: Future[Settlement] = Future()
         self._accept = accept
         self._elapsed = clock.elapsed
-        self._opened_ms, self._opened_elapsed = call.opened_ms, clock.elapsed()
-        self._meter = Meter(call.request)
+        self.lane = Lane(clock.elapsed, call.opened_ms)
+        """The short way for quiet bytes, past all that is here."""
+        self._now_ms = self.lane.now_ms
+        self._meter = Meter(call.request, self.lane)
         self._lock = threading.Lock()
         self._body: bytes | None = body
         self._stop: tuple[Stop, int] | None = None
@@ -102,11 +105,6 @@ class MeteredCall:
         found = done.result()
         return found if isinstance(found, Refused) else None
 
-    @property
-    def total_bytes(self) -> int:
-        """Of the body, received so far."""
-        return self._meter.total_bytes
-
     def so_far(self) -> tuple[Observation, frozenset[int]]:
         """What was seen until now, not counted, and the choices that are finished."""
         with self._lock:
@@ -133,19 +131,11 @@ class MeteredCall:
         with self._lock:
             self._meter.headed(status, content_type, content_encoding)
 
-    def keep(self, piece: bytes) -> bool:
-        """Takes the next bytes if they are quiet (see `wire.quiet`); False: `receive` them."""
-        with self._lock:
-            if self._done or self._left_ms is not None:
-                return False
-            elapsed = self._elapsed() - self._opened_elapsed
-            return self._meter.keep(piece, self._opened_ms + int(elapsed * 1000))
-
     def receive(self, piece: bytes) -> bool:
         """The next bytes of the body, as they came over the wire. Cheap. True: they are quiet."""
         if self._done:
             return False
-        if self.keep(piece):
+        if self.lane.keep(piece):
             return True
         with self._lock:
             at_ms = self._now_ms()
@@ -154,7 +144,7 @@ class MeteredCall:
                 has_news = self._meter.receive(piece, at_ms)
                 if self._departing.drains:
                     self._meter.read()
-                    self._departing.check(self._meter.total_bytes, self._meter.output_bytes)
+                    self._departing.check(self.lane.total_bytes, self._meter.output_bytes)
                 elif not has_news:
                     return False
             except Exception as error:  # our failure is not the caller's: the stream goes on
@@ -162,6 +152,7 @@ class MeteredCall:
             self.finish_seen = self._meter.awaits_usage
             if self._meter.is_conclusive and not self._done:
                 self._done, self._conclusive_ms = True, at_ms
+                self.lane.is_closed = True
                 self._accept(self)
         return False
 
@@ -202,6 +193,7 @@ class MeteredCall:
 
     def left(self) -> None:
         """The caller is gone: what is received from now on was not delivered to it."""
+        self.lane.is_closed = True
         if self._left_ms is None:
             self._left_ms = self._now_ms()
 
@@ -237,7 +229,7 @@ class MeteredCall:
         return departing.begin(
             decide(rule, self.call, arrived // BYTES_PER_TOKEN, price),
             prevented=prevented,
-            total_bytes=self._meter.total_bytes,
+            total_bytes=self.lane.total_bytes,
             output_bytes=arrived,
         )
 
@@ -267,6 +259,7 @@ class MeteredCall:
         Takes no lock: it may run in a finalizer, in the middle of anything.
         """
         self._departing.release()
+        self.lane.is_closed = True
         if self._stop is None:
             if self.caller_left and stop not in _NOT_THE_CALLERS:
                 stop = Stop.CALLER_LEFT
@@ -285,7 +278,7 @@ class MeteredCall:
         """Everything that is known, settled."""
         stop, at_ms = self._stop or (Stop.END_OF_BODY, self._conclusive_ms or self._now_ms())
         with self._lock:
-            self._done = True
+            self._done = self.lane.is_closed = True
             self._mark_delivered()
             if self._stop is not None:
                 self._meter.finish()
@@ -307,7 +300,7 @@ class MeteredCall:
         if counted is None or not counted.total:
             return 1.0
         backlog = self._meter.backlog
-        return backlog / max(1, backlog, self._meter.total_bytes)
+        return backlog / max(1, backlog, self.lane.total_bytes)
 
     def look(self, experience: Experience) -> Observation | None:
         """What was seen until now, counted; None once it is over."""
@@ -326,7 +319,7 @@ class MeteredCall:
         `count`: what arrived is counted; else it only is where too much of it waits.
         """
         with self._lock:
-            is_old = self._meter.total_bytes == self._checkpointed_bytes
+            is_old = self.lane.total_bytes == self._checkpointed_bytes
             if is_old and count and self._is_behind:  # it stands still: time to count it
                 is_old = False
             if self._done or (is_old and not self.is_draining):
@@ -462,13 +455,8 @@ class MeteredCall:
 
     def forget(self) -> None:
         """In a forked child: the parent goes on with this call, the child must not."""
-        self._done = True
+        self._done = self.lane.is_closed = True
         self._stop = self._stop or (Stop.CALLER_LEFT, 0)
-
-    def _now_ms(self) -> int:
-        """The time since the call was opened is measured, not read off two clock faces: a wall
-        clock that is set meanwhile makes no call end before it began."""
-        return self._opened_ms + int((self._elapsed() - self._opened_elapsed) * 1000)
 
     def _note_fault(self, name: str, error: Exception) -> None:
         # Not the message nor the traceback: either may quote content.

@@ -1,21 +1,28 @@
 """Chunks that pass by the parser: whatever their framing and wherever they are cut, one body."""
 
 import asyncio
+import threading
+import time
 from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lastchunk.gateway.leg_connection import LegConnection, content_of
+from lastchunk.gateway.leg_connection import LegConnection
+from lastchunk.wire.quiet import Lane, content_of
 
+QUIET = b"data: {}\n\n"
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 # What a chunk's framing looks like may stand in its content as well.
-contents = st.lists(
-    st.sampled_from([b"data: {}\n\n", b"\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"a", b"x" * 300]),
-    min_size=1,
-    max_size=4,
+contents = st.tuples(
+    st.lists(
+        st.sampled_from([b"data: {}\n\n", b"\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"x" * 300]),
+        min_size=1,
+        max_size=4,
+    ).map(b"".join),
+    st.sampled_from([b"", b"\n\n"]),  # what ends like a frame is quiet, if it holds nothing else
 ).map(b"".join)
 sizes = st.sampled_from([b"%x", b"%X", b"0%x", b"%x;name=value", b"000%x"])
 chunks = st.lists(st.tuples(contents, sizes), min_size=1, max_size=8)
@@ -24,17 +31,24 @@ chunks = st.lists(st.tuples(contents, sizes), min_size=1, max_size=8)
 class Wire(asyncio.Transport):
     """Takes what is written and sends nothing."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[tuple[bytes, bytes | None]] = []
+        """Contents, each with its chunk where that passed by as it came."""
+        self.waiting_bytes = 0
+        self.closing = False
+
     def is_closing(self) -> bool:
-        return False
+        return self.closing
 
     def write(self, data: Any) -> None:
-        pass
+        self.written.append((content_of(data) or b"", data))
 
     def abort(self) -> None:
         pass
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.waiting_bytes
 
     def pause_reading(self) -> None:
         pass
@@ -47,12 +61,20 @@ def framed(content: bytes, size: bytes = b"%x") -> bytes:
     return size % len(content) + b"\r\n" + content + b"\r\n"
 
 
+def calm_lane(caller: Wire) -> Lane:
+    lane = Lane(time.monotonic)
+    lane.is_calm = True
+    lane.lead_to(caller)
+    return lane
+
+
 def poured(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes | None]], bool]:
     """What is handed on of an answer that comes in these pieces, and whether it ended in order."""
-    came: list[tuple[bytes, bytes | None]] = []
+    caller = Wire()
+    lane = calm_lane(caller)
 
-    def take(piece: bytes, chunk: bytes | None) -> bool:
-        came.append((piece, chunk))
+    def take(piece: bytes) -> bool:
+        caller.written.append((piece, None))
         return False
 
     async def play() -> bool:
@@ -63,14 +85,14 @@ def poured(pieces: list[bytes]) -> tuple[list[tuple[bytes, bytes | None]], bool]
         await asyncio.sleep(0)
         connection.data_received(HEAD)
         answer = await asked
-        pouring = asyncio.create_task(answer.content.pour(take))
+        pouring = asyncio.create_task(answer.content.pour(take, lane))
         await asyncio.sleep(0)
         for piece in pieces:
             connection.data_received(piece)
         async with asyncio.timeout(5):
             return await pouring and ends == [True]
 
-    return came, asyncio.run(play())
+    return caller.written, asyncio.run(play())
 
 
 @given(chunks, st.data())
@@ -88,11 +110,66 @@ def test_a_chunked_body_is_the_same_however_it_is_framed_and_cut(
         assert chunk is None or chunk == framed(piece)
 
 
-def test_a_chunk_that_comes_alone_is_handed_on_as_it_came() -> None:
-    contents = [b"data: {}\n\n", b"x" * 255, b"x" * 256, b"x" * 70_000]
-    came, is_whole = poured([framed(b"first"), *map(framed, contents), b"0\r\n\r\n"])
+def test_a_quiet_chunk_that_comes_alone_is_handed_on_as_it_came() -> None:
+    quiet = [b"data: {}\n\n", b"x" * 253 + b"\n\n", b"x" * 254 + b"\n\n"]
+    others = [b"data: [DONE]\n\n", b"half a fra", b"x" * 70_000 + b"\n\n"]
+    came, is_whole = poured([framed(b"first"), *map(framed, [*quiet, *others]), b"0\r\n\r\n"])
     assert is_whole
-    assert came[1:] == [(content, framed(content)) for content in contents]
+    assert came[1:4] == [(content, framed(content)) for content in quiet]
+    assert came[4:] == [(content, None) for content in others]
+
+
+def test_nothing_passes_while_anybody_has_a_word_to_say() -> None:
+    def full(lane: Lane, caller: Wire) -> None:
+        caller.waiting_bytes = 1
+
+    def gone(lane: Lane, caller: Wire) -> None:
+        caller.closing = True
+
+    def nowhere(lane: Lane, caller: Wire) -> None:
+        lane.lead_to(None)
+
+    def stirred(lane: Lane, caller: Wire) -> None:
+        lane.is_calm = False
+
+    def closed(lane: Lane, caller: Wire) -> None:
+        lane.is_closed = True
+
+    def held_up(lane: Lane, caller: Wire) -> None:
+        lane.is_held_up = True
+
+    def looked_at(lane: Lane, caller: Wire) -> None:
+        lane.look_bytes = 2 * len(QUIET)
+
+    def unread(lane: Lane, caller: Wire) -> None:
+        lane.most_bytes = 2 * len(QUIET) - 1
+
+    for word in (full, gone, nowhere, stirred, closed, held_up, looked_at, unread):
+        caller = Wire()
+        lane = calm_lane(caller)
+        assert lane.pass_on(framed(QUIET))
+        word(lane, caller)
+        assert not lane.pass_on(framed(QUIET)), word
+        assert caller.written == [(QUIET, framed(QUIET))]
+        assert (lane.pieces, lane.total_bytes) == ([QUIET], len(QUIET))
+
+
+def test_what_waits_is_taken_once_whoever_brings_more_meanwhile() -> None:
+    lane, taken = calm_lane(Wire()), []
+    pieces = [b"%d\n\n" % number for number in range(20_000)]
+
+    def bring() -> None:
+        for piece in pieces:
+            assert lane.keep(piece)
+
+    bringing = threading.Thread(target=bring)
+    bringing.start()
+    while bringing.is_alive():
+        taken += lane.take()
+    taken += lane.take()
+    assert taken == pieces
+    assert lane.waiting_bytes() == 0
+    assert lane.total_bytes == sum(map(len, pieces))
 
 
 def test_what_is_not_exactly_one_chunk_is_left_to_the_parser() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from aiohttp import web
 
 from lastchunk.gateway.leg import BROKE, Answer, Body
@@ -17,7 +15,7 @@ from lastchunk.wire.hide import UsageFrameHider
 class Passage:
     """What becomes of a piece: metered, undone, the hidden frame taken out, stopped at a limit."""
 
-    __slots__ = ("_call", "_decoder", "_guard", "_hider", "is_broken", "is_stopped", "keep")
+    __slots__ = ("_call", "_decoder", "_guard", "_hider", "is_broken", "is_stopped", "lane")
 
     def __init__(
         self,
@@ -34,20 +32,19 @@ class Passage:
         """The guard has let the last piece through."""
         self.is_broken = False
         """The bytes did not follow their encoding: nothing more can be passed on."""
-        self.keep: Callable[[bytes], bool] | None = None
-        """Takes the next piece if it is quiet: then it is metered and goes out just as it is.
+        self.lane = call.lane if call is not None and decoder is None else None
+        """The way for quiet pieces: they are metered, and go out just as they are.
 
-        None where the next piece must go `through`. A quiet one begins and ends where frames do, so
-        nothing in it is to be hidden, and a stream may be cut behind it as well as before it.
+        A quiet one begins and ends where frames do, so nothing in it is to be hidden, and a stream
+        may be cut behind it as well as before it.
         """
 
     def through(self, piece: bytes) -> bytes:
         """What the caller gets of it."""
         passed = self._through(piece)
-        if self._call is not None and self._decoder is None:
+        if self.lane is not None:
             calm = self._hider is None or self._hider.is_between_frames
-            keeper = self._call if self._guard is None else self._guard
-            self.keep = keeper.keep if calm else None
+            self.lane.is_held_up = self.is_stopped or not calm
         return passed
 
     def _through(self, piece: bytes) -> bytes:
@@ -87,25 +84,33 @@ class CallerStream:
     aiohttp has written the head and will write the end; in between each piece is one HTTP chunk.
     """
 
-    __slots__ = ("_connection", "_passage", "_writer")
+    __slots__ = ("_connection", "_passage", "_writer", "lane")
 
     def __init__(self, incoming: web.Request, passage: Passage) -> None:
         self._passage = passage
         self._connection = incoming.protocol
         self._writer = incoming.writer
         self._writer.send_headers()
+        self.lane = passage.lane
+        if self.lane is not None:
+            self.lane.lead_to(self._connection.transport)
 
-    def take(self, piece: bytes, chunk: bytes | None) -> bool:
+    def take(self, piece: bytes) -> bool:
         """Sends a piece at once. True: no more for now, `drained` tells when."""
         passage = self._passage
-        if passage.keep is None or not passage.keep(piece):
-            piece, chunk = passage.through(piece), None
+        if self.lane is None or not self.lane.keep(piece):
+            piece = passage.through(piece)
         transport = self._connection.transport
         if transport is None or transport.is_closing() or passage.is_broken:
             return True
         if piece:
-            transport.write(chunk or b"%x\r\n%b\r\n" % (len(piece), piece))
+            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return self._connection.writing_paused or passage.is_stopped
+
+    def close(self) -> None:
+        """Nothing passes by any more."""
+        if self.lane is not None:
+            self.lane.lead_to(None)
 
     async def drained(self) -> None:
         """There is room again. Raises ConnectionResetError where the caller is gone."""
@@ -123,14 +128,18 @@ async def carry(
     `response` is prepared and answers `incoming`. Raises ConnectionError where the caller is gone.
     """
     if response.headers.get("transfer-encoding") == "chunked":
-        return await _pour(CallerStream(incoming, passage), answer.content, passage)
+        caller = CallerStream(incoming, passage)
+        try:
+            return await _pour(caller, answer.content, passage)
+        finally:
+            caller.close()
     return await _write(response, answer.content, passage)
 
 
 async def _pour(caller: CallerStream, content: Body, passage: Passage) -> Stop:
     while True:
         try:
-            ended = await content.pour(caller.take)
+            ended = await content.pour(caller.take, caller.lane)
         except TimeoutError:
             return Stop.TIMED_OUT
         except BROKE:

@@ -13,10 +13,10 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
-Take = Callable[[bytes, bytes | None], bool]
-"""Takes bytes at once, and tells whether it is full. It must not raise.
+from lastchunk.wire.quiet import Lane
 
-The second: the same bytes framed as one HTTP chunk, where they came like that."""
+Take = Callable[[bytes], bool]
+"""Takes bytes at once, and tells whether it is full. It must not raise."""
 
 
 class Body(Protocol):
@@ -29,9 +29,10 @@ class Body(Protocol):
         """
         ...
 
-    async def pour(self, take: Take) -> bool:
+    async def pour(self, take: Take, lane: Lane | None = None) -> bool:
         """Hands all that comes to `take`, each piece as it comes, without a task in between.
 
+        What comes framed as `lane` can pass it on may go there in its place.
         True: the body has ended. False: `take` is full; pour again when it is not. Raises as
         `readany`, after all that came was handed over or is left to `arrived`.
         """

@@ -17,6 +17,7 @@ from yarl import URL
 
 from lastchunk.gateway.leg import BROKE, Take
 from lastchunk.gateway.leg_pool import CONNECT_SECONDS, KEEPALIVE_SECONDS
+from lastchunk.wire.quiet import Lane
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,14 +38,14 @@ class AiohttpBody:
     async def readany(self) -> bytes:
         return await self._content.readany()
 
-    async def pour(self, take: Take) -> bool:
+    async def pour(self, take: Take, lane: Lane | None = None) -> bool:
         try:
             while piece := await self._content.readany():
-                if take(piece, None):
+                if take(piece):
                     return False
         except (TimeoutError, *BROKE):
             if rest := self.arrived():
-                take(rest, None)
+                take(rest)
             raise
         return True
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from lastchunk.gateway.leg import Take
+from lastchunk.wire.quiet import Lane
 
 KEPT_BYTES_LIMIT = 128 * 1024
 """Beyond it the connection is not read until somebody reads the body. Two pieces of the loop's."""
@@ -14,13 +15,25 @@ KEPT_BYTES_LIMIT = 128 * 1024
 class FedBody:
     """See `leg.Body`. `hold(True)` stops the connection's reading, `hold(False)` lets it go on."""
 
-    __slots__ = ("_ended", "_error", "_hold", "_kept", "_kept_bytes", "_take", "_waiter", "held")
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_hold",
+        "_kept",
+        "_kept_bytes",
+        "_take",
+        "_waiter",
+        "held",
+        "lane",
+    )
 
     def __init__(self, hold: Callable[[bool], None]) -> None:
         self._hold = hold
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._take: Take | None = None
+        self.lane: Lane | None = None
+        """Whom the connection may ask first, while the body is poured."""
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
         self._error: Exception | None = None
@@ -28,11 +41,11 @@ class FedBody:
 
     # The connection's side.
 
-    def feed(self, piece: bytes, chunk: bytes | None = None) -> None:
-        """The next bytes, not empty; and the HTTP chunk, if they are the whole content of one."""
+    def feed(self, piece: bytes) -> None:
+        """The next bytes, not empty."""
         if self._take is not None:
-            if self._take(piece, chunk):
-                self._take = None
+            if self._take(piece):
+                self._take = self.lane = None
                 self._wake()
             return
         self._kept.append(piece)
@@ -58,17 +71,17 @@ class FedBody:
             await self._wait()
         return self._handed_out()
 
-    async def pour(self, take: Take) -> bool:
-        if self._kept and take(self._handed_out(), None):
+    async def pour(self, take: Take, lane: Lane | None = None) -> bool:
+        if self._kept and take(self._handed_out()):
             return False
         if not self._ended:
-            self._take = take
+            self._take, self.lane = take, lane
             try:
                 await self._wait()
                 if self._take is None:
                     return False
             finally:
-                self._take = None
+                self._take = self.lane = None
         self._raise_error()
         return True
 

@@ -14,15 +14,13 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from lastchunk.gateway.leg import BrokenAnswerError
 from lastchunk.gateway.leg_body import FedBody
+from lastchunk.wire.quiet import Lane
 
 HEAD_BYTES_LIMIT = 256 * 1024
 """Bytes that may come without a byte of a body: a head, interim answers, trailers."""
 
 LAST_LOOK_SECONDS = 0.01
 """Between the end of the time and the verdict: what lies in the socket is read meanwhile."""
-
-_LONGEST_SIZE_LINE = 8
-"""Six digits and a line's end: nobody reads more from a socket at once."""
 
 _BREAKS = ("\r", "\n", "\0")
 
@@ -76,6 +74,8 @@ class LegConnection(asyncio.Protocol):
         self._bodiless_bytes = 0
         self._between_chunks = False
         """The parser expects the size of the next chunk, and no digit of it has come."""
+        self._passed_by: Lane | None = None
+        """It knows when it was last heard of what went by here."""
         self.rested_at = 0.0
         """When it became idle, on the loop's clock."""
 
@@ -124,12 +124,14 @@ class LegConnection(asyncio.Protocol):
         if parser is None:  # nobody has asked for anything
             self.abort()
             return
-        self._heard = self._loop.time()
-        if self._between_chunks and (piece := content_of(data)):
+        if self._between_chunks:
             assert self._body is not None
-            self._bodiless_bytes = 0
-            self._body.feed(piece, data)  # the parser is where it was
-            return
+            lane = self._body.lane
+            if lane is not None and lane.pass_on(data):  # the parser is where it was
+                self._passed_by = lane
+                self._bodiless_bytes = 0
+                return
+        self._heard = self._loop.time()
         self._pieces.clear()
         try:
             parser.feed_data(data)
@@ -220,6 +222,7 @@ class LegConnection(asyncio.Protocol):
         self._head_came = self._complete = self._surplus = False
         self._keeps_alive = self._until_eof = self._between_chunks = False
         self._bodiless_bytes = 0
+        self._passed_by = None
         self._heard = self._loop.time()
         self._timer = self._loop.call_later(self._read_seconds, self._check_silence)
         return body, head
@@ -271,34 +274,28 @@ class LegConnection(asyncio.Protocol):
             self._heard = self._loop.time()  # while nobody read, the silence was ours
             self._transport.resume_reading()
 
-    def _check_silence(self) -> None:
+    def _silence(self) -> float:
+        """Seconds for which nothing was heard, though somebody listened."""
         assert self._body is not None
-        now = self._loop.time()
-        left = self._read_seconds - (0.0 if self._body.held else now - self._heard)
+        if self._body.held:
+            return 0.0
+        silence = self._loop.time() - self._heard
+        return silence if self._passed_by is None else min(silence, self._passed_by.silence())
+
+    def _check_silence(self) -> None:
+        left = self._read_seconds - self._silence()
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_silence)
-            return
-        self._timer = self._loop.call_later(LAST_LOOK_SECONDS, self._give_up, self._heard)
+        else:
+            self._timer = self._loop.call_later(LAST_LOOK_SECONDS, self._give_up)
 
-    def _give_up(self, heard: float) -> None:
+    def _give_up(self) -> None:
         """Silent, unless the loop was kept busy and had not yet read what is there."""
-        if self._heard > heard:
+        if self._silence() < self._read_seconds:
             self._check_silence()
             return
         self._timer = None
         self.abort_with(TimeoutError(f"the upstream was silent for {self._read_seconds} s"))
-
-
-def content_of(data: bytes) -> bytes | None:
-    """The content of what is exactly one HTTP chunk, written as nearly all servers write it.
-
-    None: it is something else, or the last chunk, or the parser must say.
-    """
-    end = data.find(b"\r\n", 1, _LONGEST_SIZE_LINE)
-    size = len(data) - end - 4
-    if end < 0 or size <= 0 or data[:end] != b"%x" % size or data[-2:] != b"\r\n":
-        return None
-    return data[end + 2 : -2]
 
 
 def request_bytes(

@@ -16,7 +16,7 @@ _LONGEST_EDGE_LESS_ONE = 3
 
 
 class Guard:
-    """Watches one stream. Cheap for each piece: a comparison, until it has to be counted again."""
+    """Watches one stream. It is asked about the pieces that do not pass by on the call's lane."""
 
     def __init__(
         self,
@@ -36,22 +36,15 @@ class Guard:
         self.is_cut = False
         """The stream was stopped where a frame ends: what closes it may follow."""
 
-    def keep(self, piece: bytes) -> bool:
-        """Whether a quiet piece may pass with nothing to be done about it; then it is metered."""
-        purse = self._purse
-        return (
-            purse.stopped is None
-            and self._call.total_bytes + len(piece) < purse.look_bytes
-            and self._call.keep(piece)
-        )
-
     def came(self) -> bool:
         """More of the answer was received. True: the next to pass is the last."""
-        came, purse = self._call.total_bytes, self._purse
-        if came >= purse.look_bytes:
-            purse.look_bytes = came * 2  # it is told anew when it is counted
+        if self._purse.stopped is not None:
+            return self._must_stop()
+        lane = self._call.lane
+        if lane.total_bytes >= lane.look_bytes:
+            lane.look_bytes = lane.total_bytes * 2  # it is told anew when it is counted
             self._look(self._call)
-        return purse.stopped is not None and self._must_stop()
+        return False
 
     def _must_stop(self) -> bool:
         return self._call.is_under_way and not self._call.finish_seen

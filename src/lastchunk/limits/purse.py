@@ -14,6 +14,7 @@ from lastchunk.pricing.cost import ceiling
 from lastchunk.pricing.price import Price
 from lastchunk.settlement.facts import Forecast, OpenCall
 from lastchunk.usage import Quantity
+from lastchunk.wire.quiet import Lane
 from lastchunk.wire.request import CallRequest
 
 STEP_TOKENS = 1_024
@@ -25,8 +26,6 @@ LAST_STEP_TOKENS = 64
 LOOK_BYTES_PER_TOKEN = 4
 """A stream is counted again when so many bytes came for each token that it may still have. Plain
 text has about as many, and its frames a hundred times more."""
-
-NEVER = 1 << 62
 
 _SPENDING = (Unit.MONEY, Unit.TOKENS)
 
@@ -72,12 +71,19 @@ def is_balanced(limits: Iterable[Limit]) -> bool:
 
 
 class Purse:
-    """One call's. Changed by one thread; `look_bytes` and `stopped` may be read by others."""
+    """One call's. Changed by one thread; `stopped` may be read by others."""
 
     def __init__(
-        self, call: OpenCall, limits: tuple[Limit, ...], price: Price | None, zone: tzinfo
+        self,
+        call: OpenCall,
+        limits: tuple[Limit, ...],
+        price: Price | None,
+        zone: tzinfo,
+        lane: Lane,
     ) -> None:
+        """`lane` brings the answer, and is told when somebody must look."""
         self._call = call
+        self._lane = lane
         self._price = price
         self._zone = zone
         self._spending = tuple(limit for limit in limits if limit.unit in _SPENDING)
@@ -101,8 +107,6 @@ class Purse:
         """So far, as was counted last."""
         self.stopped: Refused | None = None
         """Why it must not go on."""
-        self.look_bytes = NEVER
-        """How many bytes of the answer may come before it is counted again."""
         self._set_look(0)
 
     @property
@@ -177,6 +181,7 @@ class Purse:
         was_last, self._refused = self._refused, True
         if was_last and self.output_tokens >= self._allowed:
             self.stopped = refused
+            self._lane.look_bytes = 0  # from now on at every piece
         return not was_last
 
     @property
@@ -196,7 +201,7 @@ class Purse:
             return
         left = self._allowed - self.output_tokens
         until = left - self._lead if left > self._lead else left
-        self.look_bytes = at_bytes + max(1, until) * LOOK_BYTES_PER_TOKEN
+        self._lane.look_bytes = at_bytes + max(1, until) * LOOK_BYTES_PER_TOKEN
 
     def _holds(self, most: int, usual: int) -> Holds:
         tokens_most, tokens_usual = self._input + most, self._usual_input + usual

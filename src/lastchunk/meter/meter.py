@@ -17,7 +17,7 @@ from lastchunk.wire.events import (
     ToolTextArrived,
     Unreadable,
 )
-from lastchunk.wire.quiet import END_BYTES, is_quiet
+from lastchunk.wire.quiet import END_BYTES, Lane
 from lastchunk.wire.request import CallRequest
 from lastchunk.wire.responses import ResponsesReader
 from lastchunk.wire.sse import Oversized, SseReader
@@ -49,7 +49,10 @@ class Meter:
     pieces leads to the same observation.
     """
 
-    def __init__(self, request: CallRequest) -> None:
+    def __init__(self, request: CallRequest, lane: Lane | None = None) -> None:
+        """`lane`: what keeps the bytes that wait, shared with whoever brings them."""
+        self._lane = lane or Lane(lambda: 0.0)
+        self._lane.most_bytes = UNREAD_BYTES_LIMIT
         self._stream = request.stream
         self._dialect = request.dialect
         self._evidence = Evidence(request.choices)
@@ -57,23 +60,17 @@ class Meter:
         self._reader = self._new_reader()
         self._sse: SseReader | None = None
         self._decoder: Decoder | None = None
-        self._unread: list[bytes] = []
-        self._unread_bytes = 0
         self._waiting_pieces = 0
         self._waiting_frames = 0
         self._last_read = b""
         self._edge = b""
         self._in_marked_frame = False
-        self._is_calm = False
-        """Between two frames of an answer that has begun and not ended: quiet pieces only wait."""
         self._texts: list[OutputText] = []
         self._kept_chars = 0
         self._whole = False
         self._ended = False
         self._status: int | None = None
         self._frames = 0
-        self.total_bytes = 0
-        """Of the body, as it came over the wire."""
         self._uncounted_chars = 0
         self.output_bytes = 0
         """Of the output that was read so far, as text in UTF-8."""
@@ -94,42 +91,28 @@ class Meter:
         elif kind == "application/json" or not self._stream or status >= 300:
             self._whole = True
 
-    def keep(self, piece: bytes, at_ms: int) -> bool:
-        """Takes the next bytes if they are quiet and need only wait; False: `receive` them."""
-        if not (self._is_calm and is_quiet(piece)):
-            return False
-        size = len(piece)
-        if self._unread_bytes + size > UNREAD_BYTES_LIMIT:
-            return False
-        self._last_byte_ms = at_ms
-        self.total_bytes += size
-        self._unread_bytes += size
-        self._unread.append(piece)
-        return True
-
     def receive(self, piece: bytes, at_ms: int) -> bool:
         """The next bytes of the body as they came over the wire. False: they only wait."""
         try:
             return self._receive(piece, at_ms)
         finally:
-            self._is_calm = piece.endswith(b"\n\n") and self._can_wait()
+            self._lane.is_calm = piece.endswith(b"\n\n") and self._can_wait()
 
     def _receive(self, piece: bytes, at_ms: int) -> bool:
         if self._first_byte_ms is None:
             self._first_byte_ms = at_ms
         self._last_byte_ms = at_ms
-        self.total_bytes += len(piece)
+        self._lane.total_bytes += len(piece)
         if self._decoder is not None:
             piece = self._decoded(piece)
-        self._unread.append(piece)
-        self._unread_bytes += len(piece)
+        self._lane.put(piece)
         phase = self._evidence.phase
         if self._whole:
             self._bound_body()
         elif (
             phase < Phase.STREAMING
             or phase is Phase.REPORTED
-            or self._unread_bytes > UNREAD_BYTES_LIMIT
+            or self._lane.waiting_bytes() > UNREAD_BYTES_LIMIT
         ):
             self.read()
         elif self._is_marked(piece):
@@ -167,17 +150,15 @@ class Meter:
     def read(self) -> None:
         """Read what waits, in order. A whole, not streamed answer is read at its end only."""
         self._ahead = None
-        if self._whole or not self._unread:
+        if self._whole or not self._lane.pieces:
             return
-        data = b"".join(self._unread)
-        self._unread.clear()
-        self._unread_bytes = self._waiting_pieces = self._waiting_frames = 0
+        data = b"".join(self._lane.take())
+        self._waiting_pieces = self._waiting_frames = 0
         self._last_read = data[-4:]
         if self._sse is None:
             if data.lstrip()[:1] in (b"{", b"["):  # an answer without a content type
                 self._whole = True
-                self._unread.append(data)
-                self._unread_bytes = len(data)
+                self._lane.put(data)
                 return
             self._sse = SseReader()
         for frame in self._sse.feed(data):
@@ -187,14 +168,15 @@ class Meter:
             self._frames += 1
             for event in self._reader.read(frame.name, frame.data):
                 self._fold(event)
-        self._is_calm = self._is_calm and self._can_wait()
+        self._lane.is_calm = self._lane.is_calm and self._can_wait()
 
     def _read_ahead(self, piece: bytes) -> None:
         """Read one piece for what it shows besides output; it waits all the same.
 
         Only where it begins and ends with a frame: else everything is read, in order.
         """
-        before = self._unread[-2] if len(self._unread) > 1 else self._last_read
+        waiting = self._lane.pieces
+        before = waiting[-2] if len(waiting) > 1 else self._last_read
         if not (piece.endswith(b"\n\n") and before.endswith(b"\n\n")):
             self.read()
             return
@@ -246,7 +228,7 @@ class Meter:
     @property
     def backlog(self) -> int:
         """What is kept until somebody reads and counts it, in bytes and characters."""
-        return self._unread_bytes + self._kept_chars
+        return self._lane.waiting_bytes() + self._kept_chars
 
     @property
     def frames_read(self) -> int:
@@ -257,9 +239,9 @@ class Meter:
         """Frames among the bytes that wait unread, as their ends are found in each piece."""
         if self._whole:
             return 0
-        waiting = sum(map(_FRAMES_IN, self._unread[self._waiting_pieces :]))
-        self._waiting_frames += waiting
-        self._waiting_pieces = len(self._unread)
+        new = self._lane.pieces[self._waiting_pieces :]
+        self._waiting_frames += sum(map(_FRAMES_IN, new))
+        self._waiting_pieces += len(new)
         return self._waiting_frames
 
     def take_texts(self) -> list[OutputText]:
@@ -269,7 +251,8 @@ class Meter:
 
     def drop_content(self) -> None:
         """Keep no output and no bytes any longer."""
-        self._texts, self._unread, self._unread_bytes, self._ahead = [], [], 0, None
+        self._texts, self._ahead = [], None
+        self._lane.take()
         self._kept_chars = self._waiting_pieces = self._waiting_frames = 0
 
     def note_fault(self, name: str) -> None:
@@ -288,7 +271,7 @@ class Meter:
             model_served=model,
             tier_served=tier,
             frames=self._frames + self._count_waiting_frames(),
-            bytes=self.total_bytes,
+            bytes=self._lane.total_bytes,
             unreadable=known.unreadable,
             finished_choices=len(known.finished),
             refused_choices=len(known.refused),
@@ -300,10 +283,15 @@ class Meter:
             uncounted_chars=self._uncounted_chars,
             first_byte_ms=self._first_byte_ms,
             first_token_ms=self._first_token_ms,
-            last_byte_ms=self._last_byte_ms,
+            last_byte_ms=self._heard_ms(),
             observed_ms=at_ms,
             faults=tuple(self._faults),
         )
+
+    def _heard_ms(self) -> int | None:
+        """When the last piece came, by whichever way."""
+        last = self._last_byte_ms
+        return None if last is None else max(last, self._lane.heard_ms())
 
     # How it becomes known.
 
@@ -315,7 +303,7 @@ class Meter:
 
     def _keep(self, event: OutputText) -> None:
         if self._first_token_ms is None:
-            self._first_token_ms = self._last_byte_ms
+            self._first_token_ms = self._heard_ms()
         self._evidence.note(event)
         text = event.name + event.arguments if isinstance(event, ToolTextArrived) else event.text
         size = len(text)
@@ -337,19 +325,18 @@ class Meter:
 
     def _bound_body(self) -> None:
         """Beyond the limit only the end is kept: usage stands at the end of an answer."""
-        if self._unread_bytes > BODY_BYTES_LIMIT:
-            tail = b"".join(self._unread)[-UNREAD_BYTES_LIMIT:]
-            self._unread, self._unread_bytes = [tail], len(tail)
+        if self._lane.waiting_bytes() > BODY_BYTES_LIMIT:
+            self._lane.put(b"".join(self._lane.take())[-UNREAD_BYTES_LIMIT:])
             self.note_fault("body_over_limit")
 
     def _read_body(self) -> None:
-        body = b"".join(self._unread)
-        self._unread.clear()
+        body = b"".join(self._lane.take())
         if not body:
             return
         if body.lstrip()[:5] in (b"data:", b"event"):  # a stream under another content type
             self._whole, self._sse = False, SseReader()
-            self._unread, self._ended = [body], False
+            self._lane.put(body)
+            self._ended = False
             self.finish()
             return
         self._frames += 1

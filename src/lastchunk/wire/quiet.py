@@ -1,12 +1,28 @@
-"""Which pieces of a stream are output and nothing else: most are, and need no second look."""
+"""Which pieces of a stream are output and nothing else, and the short way for them.
+
+Most are, and need no second look: they wait to be read, if anybody ever has to, and go out as they
+came.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 _FINISH, _USAGE = b'h_reason"', b'usage"'
 _NULL = (b":null", b": null")
 
 END_BYTES = 17
 """The end's mark, `[DONE]`, stands within so many bytes of the end."""
+
+NEVER = 1 << 62
+"""So many bytes never come."""
+
+_LONGEST_SIZE_LINE = 8
+"""Six digits and a line's end: nobody reads more from a socket at once."""
+
+_PASSED_BYTES_LIMIT = 16 * 1024
+"""A larger chunk may fill the caller's buffer: it goes the long way, which looks at that."""
 
 
 def is_quiet(piece: bytes) -> bool:
@@ -32,3 +48,135 @@ def _is_only_null(piece: bytes, key: bytes, at: int) -> bool:
             return False
         at = piece.rfind(key, 0, at)
     return True
+
+
+def content_of(data: bytes) -> bytes | None:
+    """The content of what is exactly one HTTP chunk, written as nearly all servers write it.
+
+    None: it is something else, or the last chunk, or a parser must say.
+    """
+    end = data.find(b"\r\n", 1, _LONGEST_SIZE_LINE)
+    size = len(data) - end - 4
+    if end < 0 or size <= 0 or data[:end] != b"%x" % size or data[-2:] != b"\r\n":
+        return None
+    return data[end + 2 : -2]
+
+
+class Lane:
+    """What came of one answer and waits unread; quiet pieces go by everybody else.
+
+    One thread brings pieces, another may take them away: neither waits for the other. What each
+    changes the other only reads, and lists are changed by single operations of the interpreter.
+    Whoever must see the next piece says so here, once, and is not asked for every piece.
+    """
+
+    __slots__ = (
+        "_began",
+        "_began_ms",
+        "_elapsed",
+        "_heard",
+        "_transport",
+        "is_calm",
+        "is_closed",
+        "is_held_up",
+        "look_bytes",
+        "most_bytes",
+        "pieces",
+        "taken_bytes",
+        "total_bytes",
+        "waited_bytes",
+    )
+
+    def __init__(self, elapsed: Callable[[], float], now_ms: int = 0) -> None:
+        """`elapsed` as `Clock.elapsed`; `now_ms` is the wall clock's time now."""
+        self._elapsed = elapsed
+        self._began = self._heard = elapsed()
+        self._began_ms = now_ms
+        self._transport: Any = None
+        self.pieces: list[bytes] = []
+        """What waits, in order."""
+        self.waited_bytes = 0
+        """Of all that was ever put among the pieces."""
+        self.taken_bytes = 0
+        """Of all that was taken away from them."""
+        self.total_bytes = 0
+        """Of the body, as it came over the wire."""
+        self.is_calm = False
+        """The meter's word: between two frames of an answer that has begun and not ended."""
+        self.is_closed = False
+        """The call's: it is over, or its caller has left. For good."""
+        self.is_held_up = False
+        """The way out's: something is held back, and nothing may go out before it."""
+        self.most_bytes = NEVER
+        """The meter's: so many bytes may wait."""
+        self.look_bytes = NEVER
+        """The purse's: when so many bytes have come, somebody must look."""
+
+    def keep(self, piece: bytes) -> bool:
+        """Takes the next bytes if they are quiet and need only wait; False: they were not taken."""
+        size = len(piece)
+        if (
+            not self.is_calm
+            or self.is_closed
+            or self.is_held_up
+            or self.waited_bytes - self.taken_bytes + size > self.most_bytes
+            or self.total_bytes + size >= self.look_bytes
+            or not is_quiet(piece)
+        ):
+            return False
+        self._heard = self._elapsed()
+        self.total_bytes += size
+        self.waited_bytes += size
+        self.pieces.append(piece)
+        return True
+
+    def lead_to(self, transport: Any) -> None:
+        """Where `pass_on` writes: an asyncio transport, or None."""
+        self._transport = transport
+
+    def pass_on(self, data: bytes) -> bool:
+        """Takes what a socket brought if it is exactly one HTTP chunk, and quiet.
+
+        Its content is kept and the chunk goes to the caller, framed as it came. False: nothing was
+        done with it. Where the caller's buffer is not empty nothing passes.
+        """
+        transport = self._transport
+        if transport is None or not self.is_calm or len(data) > _PASSED_BYTES_LIMIT:
+            return False
+        if transport.get_write_buffer_size() or transport.is_closing():
+            return False
+        piece = content_of(data)
+        if piece is None or not self.keep(piece):
+            return False
+        transport.write(data)
+        return True
+
+    def put(self, piece: bytes) -> None:
+        """One more piece that waits, whatever it is; it is counted in `total_bytes` elsewhere."""
+        self.pieces.append(piece)
+        self.waited_bytes += len(piece)
+
+    def take(self) -> list[bytes]:
+        """What waits, which then waits no longer. One thread at a time."""
+        count = len(self.pieces)
+        taken = self.pieces[:count]
+        del self.pieces[:count]
+        self.taken_bytes += sum(map(len, taken))
+        return taken
+
+    def waiting_bytes(self) -> int:
+        """Of the pieces that wait."""
+        return self.waited_bytes - self.taken_bytes
+
+    def now_ms(self) -> int:
+        """The time since it began is measured, not read off two clock faces: a wall clock that is
+        set meanwhile makes no call end before it began."""
+        return self._began_ms + int((self._elapsed() - self._began) * 1000)
+
+    def heard_ms(self) -> int:
+        """When a piece was kept last, on the same clock."""
+        return self._began_ms + int((self._heard - self._began) * 1000)
+
+    def silence(self) -> float:
+        """Seconds since a piece was kept."""
+        return self._elapsed() - self._heard
