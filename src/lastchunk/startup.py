@@ -15,6 +15,7 @@ from lastchunk.leaving.departing import Caps
 from lastchunk.leaving.house import LeavingHouse
 from lastchunk.leaving.rules import read_rules
 from lastchunk.ledger import Ledger, Reader, SpoolOptions, default_folder
+from lastchunk.ledger.writer import GATHER_SECONDS
 from lastchunk.meter.ending import Ending
 from lastchunk.pricing.book import PriceBook
 from lastchunk.recovery import recover
@@ -46,7 +47,9 @@ def open_books(
     leaving = leaving_house(settings)
     charges = charges_of(load_config(Path(SETTINGS_FILE)) if config is None else config)
     book = PriceBook.load(settings.prices)
-    ledger = Ledger.open(settings.ledger, clock=clock, spool=spool_options(settings))
+    ledger = Ledger.open(
+        settings.ledger, clock=clock, spool=spool_options(settings), gather_seconds=GATHER_SECONDS
+    )
     log.info("ledger: %s", ledger.url)
     told = [one for one in (*observers, tracing()) if one is not None]
     starts_away = ledger.health().is_away

@@ -76,6 +76,31 @@ def test_what_waits_is_written_together_and_in_order() -> None:
     assert store.batches == [1, MAX_BATCH, 10]
 
 
+def test_what_nobody_waits_for_waits_for_company_and_goes_with_a_reservation_or_the_end() -> None:
+    store = FakeStore()
+    writer = Writer(store, "here", gather_seconds=600)
+    patient = [writer.submit(beat(number)) for number in range(3)]
+    assert not any(future.done() for future in patient)
+    assert writer.submit(reservation()).result(10) is None
+    assert [future.result() for future in patient] == ["wrote 0", "wrote 1", "wrote 2"]
+    assert store.batches == [4]
+    last = writer.submit(beat(3))
+    assert writer.close(10)
+    assert last.result() == "wrote 3"
+    assert store.batches == [4, 1]
+
+
+def test_a_full_batch_and_one_whose_time_is_over_are_written_though_nobody_waits() -> None:
+    gathering = FakeStore()
+    writer = Writer(gathering, "here", gather_seconds=600)
+    full = [writer.submit(beat(number)) for number in range(MAX_BATCH)]
+    assert full[-1].result(10) == f"wrote {MAX_BATCH - 1}"
+    assert writer.close(10)
+    writer = Writer(FakeStore(), "here", gather_seconds=0.001)
+    assert writer.submit(beat(1)).result(10) == "wrote 1"
+    assert writer.close(10)
+
+
 class Killed(BaseException):
     """Not an Exception: what ends a thread."""
 

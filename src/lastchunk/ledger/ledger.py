@@ -81,6 +81,7 @@ class Ledger:
         process: Process,
         spool: SpoolOptions | None = None,
         away: LedgerUnavailable | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
         self.url = hidden(url)
         self.process_id = process.process_id
@@ -94,18 +95,26 @@ class Ledger:
         self.refuses_when_away = spool is not None and not spool.passes
         """Whether a call whose reservation fails must not be sent."""
         self._adopter: Adopter | None = None
-        self._writer = self._open_writer(spool, away)
+        self._writer = self._open_writer(spool, away, gather_seconds)
         self._vigil = Vigil(process)
         _opened.add(self)
         self._closed = False
 
     @classmethod
-    def open(cls, url: str, *, clock: Clock, spool: SpoolOptions | None = None) -> Ledger:
+    def open(
+        cls,
+        url: str,
+        *,
+        clock: Clock,
+        spool: SpoolOptions | None = None,
+        gather_seconds: float = 0.0,
+    ) -> Ledger:
         """Opens, or makes, the ledger at a path or URL, and signs this process in.
 
         With a spool that lets calls pass, a ledger that is away is opened when it comes back.
-        Spools of dead processes are carried into it first. Raises LedgerUnavailable with what
-        happened and what to do.
+        Spools of dead processes are carried into it first. `gather_seconds` is how long
+        settlements and the like may wait for others to be written with. Raises LedgerUnavailable
+        with what happened and what to do.
         """
         parsed = parse_url(url)
         engine = writing_engine(parsed)
@@ -119,14 +128,16 @@ class Ledger:
             if spool is None or not spool.passes or not may_come_back(error):
                 raise
             away = error
-        ledger = cls(engine, parsed, clock, process, spool, away)
+        ledger = cls(engine, parsed, clock, process, spool, away, gather_seconds)
         if ledger._adopter is not None and away is None:
             ledger._adopter.adopt()
         return ledger
 
-    def _open_writer(self, spool: SpoolOptions | None, away: LedgerUnavailable | None) -> Writer:
+    def _open_writer(
+        self, spool: SpoolOptions | None, away: LedgerUnavailable | None, gather_seconds: float
+    ) -> Writer:
         if spool is None or not HAS_LOCKS:
-            return Writer(self._store, self.url)
+            return Writer(self._store, self.url, gather_seconds)
         engine, url, now_ms = self._engine, self._parsed_url, self._clock.now_ms
         self._adopter = adopter = Adopter(spool.folder, engine, url, now_ms)
         adopter.owes = away is not None
@@ -140,6 +151,7 @@ class Ledger:
             now_ms=now_ms,
             idle=partial(adopter.look, self.process_id),
             away=None if away is None else str(away),
+            gather_seconds=gather_seconds,
         )
 
     def health(self) -> LedgerHealth:

@@ -67,6 +67,7 @@ class SpoolingWriter(Writer):
         now_ms: Callable[[], int],
         idle: Callable[[], None] = lambda: None,
         away: str | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
         self._options = options
         self._process = process
@@ -89,7 +90,7 @@ class SpoolingWriter(Writer):
         if away is not None:
             self._away = LedgerHealth(now_ms(), away)
             self._say_away(away)
-        super().__init__(store, name)
+        super().__init__(store, name, gather_seconds)
         self._spooler = threading.Thread(
             target=self._run_spool, name="lastchunk-spool", daemon=True
         )
@@ -156,10 +157,10 @@ class SpoolingWriter(Writer):
             with self._changed:
                 while not self._waiting and not self._closing and self._away is None:
                     self._changed.wait()
+                self._gather()
                 if self._away is not None:
                     continue
-                count = min(len(self._waiting), MAX_BATCH)
-                self._batch = [self._waiting.popleft() for _ in range(count)]
+                self._batch = self._taken()
                 return self._batch
 
     def _write(self, batch: list[tuple[Item, Future[Any]]]) -> None:
@@ -350,9 +351,8 @@ class SpoolingWriter(Writer):
                     self._rejoining = False  # the ledger hangs again: nobody waits for it
             if self._rejoining or self._away is None or not self._waiting:
                 return []
-            count = min(len(self._waiting), MAX_BATCH)
             self._appending = True
-            return [self._waiting.popleft() for _ in range(count)]
+            return self._taken()
 
     def _appended(self) -> None:
         with self._changed:

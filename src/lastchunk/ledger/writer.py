@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from lastchunk.errors import LedgerError, LedgerUnavailable
 from lastchunk.ledger.database import is_outage
-from lastchunk.ledger.plan import Amendment, Failed, Item, Reservation, Resolution
+from lastchunk.ledger.plan import Amendment, Extension, Failed, Item, Reservation, Resolution
 
 MAX_BATCH = 512
 """Items in one transaction: beyond some hundred the commit's cost is spread thin enough, and a
@@ -30,8 +30,15 @@ nothing, an ending that is not written does."""
 WRITE_ATTEMPTS = 3
 """Tries of a batch on a database that is busy, gone or was raced: each has waited already."""
 
+GATHER_SECONDS = 0.01
+"""How long what nobody waits for may wait for company. A transaction costs as much as what is in
+it, and half of them would hold one settlement alone."""
+
 RETRY_SECONDS = 0.1
 """The pause before the next try, times the number of tries made."""
+
+_AWAITED = (Reservation, Extension)
+"""Items that a call stands still for."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +57,12 @@ class Writer:
     What was submitted will be written: cancelling a future does not take its item back.
     """
 
-    def __init__(self, store: BatchStore, name: str) -> None:
+    def __init__(self, store: BatchStore, name: str, gather_seconds: float = 0.0) -> None:
         self._store = store
         self._name = name
+        self._gather_seconds = gather_seconds
+        self._is_awaited = False
+        """Somebody waits for an item among those that wait to be written."""
         self._waiting: deque[tuple[Item, Future[Any]]] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -68,7 +78,9 @@ class Writer:
             refusal = self._refusal(item)
             if refusal is None:
                 self._waiting.append((item, future))
-                if len(self._waiting) == 1:
+                is_first_awaited = isinstance(item, _AWAITED) and not self._is_awaited
+                self._is_awaited = self._is_awaited or is_first_awaited
+                if len(self._waiting) in (1, MAX_BATCH) or is_first_awaited:
                     self._changed.notify()
         if refusal is not None:
             future.set_exception(refusal)
@@ -113,8 +125,23 @@ class Writer:
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
-            count = min(len(self._waiting), MAX_BATCH)
-            return [self._waiting.popleft() for _ in range(count)]
+            self._gather()
+            return self._taken()
+
+    def _gather(self) -> None:
+        """Locked. Waits a moment for more, where nobody waits for what is there."""
+        until = time.monotonic() + self._gather_seconds
+        while not (self._is_awaited or self._closing) and len(self._waiting) < MAX_BATCH:
+            if (left := until - time.monotonic()) <= 0:
+                break
+            self._changed.wait(left)
+
+    def _taken(self) -> list[tuple[Item, Future[Any]]]:
+        """Locked. The next batch."""
+        count = min(len(self._waiting), MAX_BATCH)
+        batch = [self._waiting.popleft() for _ in range(count)]
+        self._is_awaited = self._is_awaited and bool(self._waiting)
+        return batch
 
     def _write(self, batch: list[tuple[Item, Future[Any]]]) -> None:
         self._answer(batch, self._outcomes([item for item, _ in batch]))
