@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 
 from lastchunk.clock import Clock
+from lastchunk.counting import Counting, note_fault
 from lastchunk.leaving.decide import decide, needs_price
 from lastchunk.leaving.departing import BYTES_PER_TOKEN, Departing
 from lastchunk.limits import Purse, Refused
 from lastchunk.meter.departure import Cut, Why
 from lastchunk.meter.ending import Ending, Stop, ending_of
-from lastchunk.meter.evidence import OutputText
 from lastchunk.meter.meter import Meter
 from lastchunk.meter.observation import Observation
 from lastchunk.meter.phases import Phase
 from lastchunk.pricing.book import PriceBook
 from lastchunk.settlement.charge import ChargeRule
-from lastchunk.settlement.experience import Experience, KnownPrompt, LessonRow
+from lastchunk.settlement.experience import Experience, LessonRow
 from lastchunk.settlement.facts import OpenCall, Settlement
 from lastchunk.settlement.settle import find_price, settle
-from lastchunk.tokens.encodings import countable_model, encoding_of
-from lastchunk.tokens.prompt import count_prompt
-from lastchunk.tokens.tally import OutputTally
-from lastchunk.usage import OutputCounts
-from lastchunk.wire.prompt import read_prompt
 from lastchunk.wire.quiet import Lane
-from lastchunk.wire.request import read_body
 
 BACKLOG_LIMIT = 256 * 1024
 """Bytes and characters of a call that may wait to be counted, however little time there is."""
-
-log = logging.getLogger("lastchunk")
 
 _NOT_THE_CALLERS = (Stop.LIMIT_REACHED, Stop.SHUT_DOWN, Stop.NOT_CONNECTED)
 """What ends a call as it says, though its caller had left."""
@@ -67,7 +58,6 @@ class MeteredCall:
         self._now_ms = self.lane.now_ms
         self._meter = Meter(call.request, self.lane)
         self._lock = threading.Lock()
-        self._body: bytes | None = body
         self._stop: tuple[Stop, int] | None = None
         self._done = False
         self._conclusive_ms: int | None = None
@@ -78,15 +68,11 @@ class MeteredCall:
         """Its caller is gone, and the way in reads on: whatever stops that, the caller had left."""
         self.hang_up: Callable[[], object] | None = None
         """Gives the connection up, where this process ends before the stream."""
-        self._tally: OutputTally | None = None
-        self._prompt: KnownPrompt | None = None
+        self._counting = Counting(call, body, self._meter, self._lock)
         self._seen = Observation()
         self._checkpointed_bytes = -1
         self._left_ms: int | None = None
-        self._delivered_texts: list[OutputText] | None = None
-        self._delivered: OutputCounts | None = None
         self._process_ends = False
-        self._counted_frames = 0
         self._is_behind = False
         """What was last written down of it was not counted to the end."""
         self.purse: Purse | None = None
@@ -148,7 +134,7 @@ class MeteredCall:
                 elif not has_news:
                     return False
             except Exception as error:  # our failure is not the caller's: the stream goes on
-                self._note_fault("meter_failed", error)
+                note_fault(self.call, self._meter, "meter_failed", error)
             self.finish_seen = self._meter.awaits_usage
             if self._meter.is_conclusive and not self._done:
                 self._done, self._conclusive_ms = True, at_ms
@@ -168,7 +154,7 @@ class MeteredCall:
             self.finish_seen = self._meter.awaits_usage
             return self.finish_seen
         except Exception as error:  # as in receive
-            self._note_fault("meter_failed", error)
+            note_fault(self.call, self._meter, "meter_failed", error)
             return False
         finally:
             self._lock.release()
@@ -286,7 +272,7 @@ class MeteredCall:
         ending = ending_of(seen.phase, seen.status, stop)
         if ending not in (Ending.REFUSED, Ending.NEVER_SENT):
             if not seen.is_fully_reported:
-                seen = self._counted(seen, experience)
+                seen = self._counting.counted(seen, experience)
             seen = self._with_departure(seen, ending)
         if stop is Stop.SHUT_DOWN and ending is Ending.LIMIT_REACHED:
             seen = replace(seen, shut_down=True)
@@ -310,7 +296,7 @@ class MeteredCall:
             self._mark_delivered()
             self._meter.read()
             seen = self._meter.observe(self._now_ms())
-        self._seen = self._with_departure(self._counted(seen, experience), None)
+        self._seen = self._with_departure(self._counting.counted(seen, experience), None)
         return self._seen
 
     def checkpoint(self, experience: Experience, *, count: bool) -> Observation | None:
@@ -332,7 +318,7 @@ class MeteredCall:
         self._checkpointed_bytes = seen.bytes
         self._is_behind = not count
         if count:
-            self._seen = self._with_departure(self._counted(seen, experience), None)
+            self._seen = self._with_departure(self._counting.counted(seen, experience), None)
             return self._seen
         last = self._seen
         return replace(
@@ -340,7 +326,7 @@ class MeteredCall:
             output=last.output,
             prompt=last.prompt,
             prompt_reasons=last.prompt_reasons,
-            uncounted_frames=max(0, seen.frames - self._counted_frames),
+            uncounted_frames=max(0, seen.frames - self._counting.frames),
         )
 
     def tell_again(self) -> None:
@@ -355,10 +341,9 @@ class MeteredCall:
         return reports or self._left_ms is not None or self._meter.backlog > BACKLOG_LIMIT
 
     def _mark_delivered(self) -> None:
-        """Once its caller has left, and before more is received: what came until then. Locked."""
-        if self._left_ms is not None and self._delivered_texts is None:
-            self._meter.read()
-            self._delivered_texts = self._meter.take_texts()
+        """Once its caller has left, and before more is received. Locked."""
+        if self._left_ms is not None:
+            self._counting.mark_delivered()
 
     def _with_departure(self, seen: Observation, ending: Ending | None) -> Observation:
         """The observation with what was decided when the caller left; `ending` None: it goes on."""
@@ -366,100 +351,27 @@ class MeteredCall:
             self._decide(Why.PROCESS_ENDED if self._process_ends else Why.CANNOT_READ_ON)
         if self._left_ms is None or not self._departing.is_decided:
             return seen
-        try:
-            self._count_delivered(self._new_tally(seen))
-        except Exception as error:  # as in _counted
-            self._note_fault("count_failed", error)
         departure = self._departing.departure(
-            self._left_ms, seen.phase, self._delivered, is_over=ending is not None
+            self._left_ms,
+            seen.phase,
+            self._counting.delivered(seen),
+            is_over=ending is not None,
         )
         return replace(seen, departure=departure)
 
-    def _count_delivered(self, tally: OutputTally) -> None:
-        """What had come when the caller left; then what came later can be added."""
-        if self._delivered is None and self._delivered_texts is not None:
-            for text in self._delivered_texts:
-                tally.add(text)
-            self._delivered_texts = []
-            self._delivered = tally.counts()
-
-    def _new_tally(self, seen: Observation) -> OutputTally:
-        if self._tally is None:
-            model = countable_model(seen.model_served, self.call.request.model)
-            self._tally = OutputTally(encoding_of(model))
-        return self._tally
-
     def can_teach(self) -> bool:
-        """It is concluded, was reported in full, and can be counted beside that."""
-        seen = self._seen
-        known = self._prompt is not None or self._body is not None
-        ended_well = seen.phase in (Phase.FINISHED, Phase.REPORTED, Phase.TERMINATED)
-        return known and ended_well and seen.is_fully_reported and not seen.faults
+        """See `Counting.can_teach`."""
+        return self._counting.can_teach(self._seen)
 
     def teach(self, experience: Experience) -> list[LessonRow]:
-        """Count this concluded call as if its usage had not come, and learn from the difference."""
-        with self._lock:
-            self._meter.read()
-            seen = self._meter.observe(self._seen.observed_ms or self.call.opened_ms)
-        seen = self._counted(seen, experience)
-        self.drop_content()
-        if self._prompt is None or seen.output is None:
-            return []
-        opened, first = self.call.opened_ms, seen.first_token_ms
-        silent = (first - opened) / 1000 if self.call.request.stream and first else None
-        return experience.learn(
-            self.call.request,
-            self._prompt,
-            replace(seen, model_served=countable_model(seen.model_served, self.call.request.model)),
-            silent_seconds=silent,
-            seen_ms=seen.observed_ms or opened,
-        )
+        """See `Counting.teach`."""
+        return self._counting.teach(self._seen, experience)
 
     def drop_content(self) -> None:
         """Keep nothing of prompt and output any longer."""
-        self._body = None
-        self._tally = None
-        self._delivered_texts = []
-        self._meter.drop_content()
-
-    def _counted(self, seen: Observation, experience: Experience) -> Observation:
-        """The observation with what our own tokenizer makes of prompt and output."""
-        model = countable_model(seen.model_served, self.call.request.model)
-        try:
-            if self._prompt is None and self._body is not None:
-                self._prompt = self._count_prompt(self._body, model, experience)
-                self._body = None
-            tally = self._new_tally(seen)
-            self._count_delivered(tally)
-            with self._lock:
-                self._meter.read()
-                texts = self._meter.take_texts()
-                self._counted_frames = self._meter.frames_read
-            for text in texts:
-                tally.add(text)
-            seen = replace(seen, output=tally.counts())
-        except Exception as error:  # a tokenizer's failure costs the basis, not the call
-            self._note_fault("count_failed", error)
-            seen = replace(seen, faults=(*seen.faults, "count_failed"))
-        if self._prompt is not None:
-            seen = replace(seen, prompt=self._prompt.quantity, prompt_reasons=self._prompt.reasons)
-        return seen
-
-    def _count_prompt(self, raw: bytes, model: str, experience: Experience) -> KnownPrompt | None:
-        request = self.call.request
-        if (body := read_body(raw)) is None:
-            return None
-        prompt = read_prompt(request.dialect, body)
-        counted = count_prompt(prompt, model, request.billed_dialect)
-        return experience.prompt(prompt, request, model, counted)
+        self._counting.drop()
 
     def forget(self) -> None:
         """In a forked child: the parent goes on with this call, the child must not."""
         self._done = self.lane.is_closed = True
         self._stop = self._stop or (Stop.CALLER_LEFT, 0)
-
-    def _note_fault(self, name: str, error: Exception) -> None:
-        # Not the message nor the traceback: either may quote content.
-        kind = type(error).__name__
-        log.error("%s: %s (%s); its numbers will be weaker", self.call_id, name, kind)
-        self._meter.note_fault(name)
