@@ -32,7 +32,8 @@ _NOT_THE_CALLERS = (Stop.LIMIT_REACHED, Stop.SHUT_DOWN, Stop.NOT_CONNECTED)
 
 
 class MeteredCall:
-    """One attempt under way. Every method may be called from any thread; none raises.
+    """One attempt under way. Every method may be called from any thread, `receive` from one at a
+    time; none raises.
 
     `reserved` is done when the reservation is durable; `settled` when the settlement is.
     """

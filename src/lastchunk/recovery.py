@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 
 from lastchunk.clock import Clock
 from lastchunk.errors import EntryConflict, LedgerError, LedgerUnavailable
@@ -27,6 +28,9 @@ LOOK_SPREAD = 0.25
 """A process's pause is up to so much shorter or longer, so that not all look at the same moment,
 and who finds a dead one first leaves the others nothing to do."""
 
+AT_ONCE = 256
+"""So many are settled before the first is waited for: they are written together."""
+
 log = logging.getLogger("lastchunk")
 
 
@@ -38,22 +42,28 @@ def recover(
     told: Callable[[OpenCall, Settlement], object] | None = None,
     charges: Sequence[ChargeRule] = (),
 ) -> Iterator[Settlement]:
-    """Settle the open calls of dead processes, one by one; yields, and tells, what was written.
+    """Settle the open calls of dead processes, some at once; yields, and tells, what was written.
 
     Two processes may recover at once: each call is settled by one of them. A call that cannot be
     written now is left for the next time.
     """
-    for orphan in ledger.orphans(clock.now_ms()):
-        settlement = settlement_of(orphan, book, experience, charges)
-        try:
-            if ledger.settle(orphan.call, settlement, _recovered_ms(orphan, clock)).result():
-                if told is not None:
-                    told(orphan.call, settlement)
-                yield settlement
-        except EntryConflict:
-            log.debug("%s is recovered by another process already", orphan.call.call_id)
-        except LedgerError as error:
-            log.warning("%s is not recovered: %s", orphan.call.call_id, error)
+    orphans = iter(ledger.orphans(clock.now_ms()))
+    while some := list(islice(orphans, AT_ONCE)):
+        settling = []
+        for orphan in some:
+            settlement = settlement_of(orphan, book, experience, charges)
+            written = ledger.settle(orphan.call, settlement, _recovered_ms(orphan, clock))
+            settling.append((orphan.call, settlement, written))
+        for call, settlement, written in settling:
+            try:
+                if written.result():
+                    if told is not None:
+                        told(call, settlement)
+                    yield settlement
+            except EntryConflict:
+                log.debug("%s is recovered by another process already", call.call_id)
+            except LedgerError as error:
+                log.warning("%s is not recovered: %s", call.call_id, error)
 
 
 def settlement_of(

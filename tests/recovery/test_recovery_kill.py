@@ -8,7 +8,7 @@ import time
 import pytest
 from killing import ALL, Place, lost, until
 
-from lastchunk import Ending
+from lastchunk import Ending, recovery
 from lastchunk.clock import SystemClock
 from lastchunk.ledger import Ledger
 from lastchunk.pricing.book import PriceBook
@@ -60,8 +60,9 @@ def test_recovering_again_or_at_once_from_several_processes_changes_nothing(plac
 
 
 def test_who_recovers_second_finds_nothing_to_do_and_nothing_to_complain_about(
-    place: Place, caplog: pytest.LogCaptureFixture
+    place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(recovery, "AT_ONCE", 1)
     pid = place.ask(f"load 1 {LIFE_SECONDS}")
     until(lambda: len(place.delivered()) > 6, "some calls")
     place.kill(pid)

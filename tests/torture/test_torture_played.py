@@ -14,6 +14,7 @@ pytest.importorskip("openai")
 
 from lastchunk.meter.ending import Ending
 from lastchunk.pricing.book import PriceBook
+from lastchunk.torture import runner
 from lastchunk.torture.judge import Evidence, Promise, judge
 from lastchunk.torture.matrix import Cell, Fault, Moment, Store
 from lastchunk.torture.runner import Run, _found, groups_of
@@ -95,6 +96,17 @@ def test_the_list_names_every_cell_or_why_there_is_none(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 18
     assert sum("not applicable: " in line for line in lines) == 15
+
+
+def test_what_the_ledger_does_not_know_in_time_breaks_a_promise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "_is_known", lambda call, row: call.number == 0)
+    only = "fault=sigkill,dialect=chat,moment=mid-stream,door=sync,ledger=sqlite"
+    cells = select(read_filters([only]), (Store.SQLITE,), None, SEED)
+    [verdict] = runner.play(Run(cells, SEED, 2, 1, None), lambda _: None)
+    assert [(one.promise, one.call) for one in verdict.broken] == [(Promise.WRITTEN, 1)]
 
 
 # The judge, shown to say no.

@@ -41,6 +41,8 @@ class Passage:
 
     def through(self, piece: bytes) -> bytes:
         """What the caller gets of it."""
+        if self.lane is not None:
+            self.lane.is_held_up = True  # it was asked already
         passed = self._through(piece)
         if self.lane is not None:
             calm = self._hider is None or self._hider.is_between_frames

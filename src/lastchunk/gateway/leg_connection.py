@@ -253,7 +253,7 @@ class LegConnection(asyncio.Protocol):
         body, head = self._body, self._head
         if body is None or head is None:
             return
-        self._parser = self._body = self._head = None
+        self._parser = self._body = self._head = self._passed_by = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -38,13 +38,14 @@ class Guard:
 
     def came(self) -> bool:
         """More of the answer was received. True: the next to pass is the last."""
-        if self._purse.stopped is not None:
-            return self._must_stop()
         lane = self._call.lane
-        if lane.total_bytes >= lane.look_bytes:
+        if lane.total_bytes >= lane.look_bytes and self._purse.stopped is None:
             lane.look_bytes = lane.total_bytes * 2  # it is told anew when it is counted
             self._look(self._call)
-        return False
+        if self._purse.stopped is None:
+            return False
+        lane.look_bytes = 0  # also where it was stopped in this very moment
+        return self._must_stop()
 
     def _must_stop(self) -> bool:
         return self._call.is_under_way and not self._call.finish_seen

@@ -264,6 +264,7 @@ class SpoolingWriter(Writer):
         with self._changed:
             batch, self._batch = self._batch, []
             self._waiting.extendleft(reversed(batch))
+            self._is_awaited = True  # nobody gathers any more
             self._unsure.update(
                 item.entry.call_id for item, _ in batch if isinstance(item, Reservation)
             )

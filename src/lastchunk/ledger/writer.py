@@ -38,7 +38,8 @@ RETRY_SECONDS = 0.1
 """The pause before the next try, times the number of tries made."""
 
 _AWAITED = (Reservation, Extension)
-"""Items that a call stands still for."""
+"""Items that a call stands still for. (One that was refused and is tried again, differently, also
+waits for the settlement of the first: a few milliseconds more.)"""
 
 logger = logging.getLogger(__name__)
 

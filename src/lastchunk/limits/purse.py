@@ -176,7 +176,7 @@ class Purse:
         self._pending = False
         if refused is None:
             self._most, self._usual = more.most_output, more.usual_output
-            self.holds = self._told = more.holds
+            self.holds, self._told = more.holds, None  # told again: an outage grants it unwritten
             return False
         was_last, self._refused = self._refused, True
         if was_last and self.output_tokens >= self._allowed:

@@ -1,4 +1,4 @@
-"""Watches one call: wire bytes in, an observation out. No I/O, no clock, no threads."""
+"""Watches one call: wire bytes in, an observation out. No I/O, no clock, no threads of its own."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Meter:
     `receive` is cheap: bytes wait unread until too many wait or somebody asks. A piece that may
     hold what matters at once (usage, a finish, the end) is read ahead of those before it, for that
     alone; if it settles the account, what waits is never read. Any cut of the same bytes into
-    pieces leads to the same observation.
+    pieces leads to the same observation, but for the number of frames that wait: those are told
+    by their ends.
     """
 
     def __init__(self, request: CallRequest, lane: Lane | None = None) -> None:

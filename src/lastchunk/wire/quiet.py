@@ -65,9 +65,9 @@ def content_of(data: bytes) -> bytes | None:
 class Lane:
     """What came of one answer and waits unread; quiet pieces go by everybody else.
 
-    One thread brings pieces, another may take them away: neither waits for the other. What each
-    changes the other only reads, and lists are changed by single operations of the interpreter.
-    Whoever must see the next piece says so here, once, and is not asked for every piece.
+    One thread brings pieces, another may take them away, and neither waits for the other: the list
+    is changed by single operations of the interpreter, and each sum by one of them. Whoever must
+    see the next piece says so here, once, and is not asked for every piece.
     """
 
     __slots__ = (
@@ -75,6 +75,7 @@ class Lane:
         "_began_ms",
         "_elapsed",
         "_heard",
+        "_passed",
         "_transport",
         "is_calm",
         "is_closed",
@@ -90,7 +91,7 @@ class Lane:
     def __init__(self, elapsed: Callable[[], float], now_ms: int = 0) -> None:
         """`elapsed` as `Clock.elapsed`; `now_ms` is the wall clock's time now."""
         self._elapsed = elapsed
-        self._began = self._heard = elapsed()
+        self._began = self._heard = self._passed = elapsed()
         self._began_ms = now_ms
         self._transport: Any = None
         self.pieces: list[bytes] = []
@@ -125,9 +126,9 @@ class Lane:
         ):
             return False
         self._heard = self._elapsed()
-        self.total_bytes += size
-        self.waited_bytes += size
         self.pieces.append(piece)
+        self.waited_bytes += size
+        self.total_bytes += size  # last: whoever sees it sees the piece
         return True
 
     def lead_to(self, transport: Any) -> None:
@@ -148,6 +149,7 @@ class Lane:
         piece = content_of(data)
         if piece is None or not self.keep(piece):
             return False
+        self._passed = self._heard
         transport.write(data)
         return True
 
@@ -178,5 +180,5 @@ class Lane:
         return self._began_ms + int((self._heard - self._began) * 1000)
 
     def silence(self) -> float:
-        """Seconds since a piece was kept."""
-        return self._elapsed() - self._heard
+        """Seconds since something passed."""
+        return self._elapsed() - self._passed
