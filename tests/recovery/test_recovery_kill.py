@@ -60,7 +60,7 @@ def test_recovering_again_or_at_once_from_several_processes_changes_nothing(plac
 
 
 def test_who_recovers_second_finds_nothing_to_do_and_nothing_to_complain_about(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recovery, "AT_ONCE", 1)
     pid = place.ask(f"load 1 {LIFE_SECONDS}")
