@@ -8,15 +8,17 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
+from lastchunk.ledger import CallRecord
 from lastchunk.ledger.throwaway import throwaway_ledger
 from lastchunk.meter.ending import Ending
-from lastchunk.simulator import Simulator
+from lastchunk.simulator import BilledCall, Simulator
 from lastchunk.stage.servers import StageFailed
 from lastchunk.torture.killing import Workers, complaints, outside, recovered, rows_of
 from lastchunk.torture.matrix import Store
@@ -48,7 +50,8 @@ class Count:
     rows: int
     lost: int
     compared: int
-    missed: int
+    missed: tuple[str, ...]
+    """A line for each interval that misses the truth."""
     complaints: tuple[str, ...]
     seconds: float
 
@@ -108,10 +111,19 @@ def _kill(
         rows=len(rows),
         lost=sum(r.settlement is not None and r.settlement.ending is Ending.LOST for r in rows),
         compared=compared,
-        missed=len(missed),
+        missed=tuple(_told(row, bill) for row in missed),
         complaints=tuple(told),
         seconds=time.monotonic() - began,
     )
+
+
+def _told(row: CallRecord, bill: Sequence[BilledCall]) -> str:
+    """A row beside the truth that its interval misses."""
+    assert row.settlement is not None
+    seen, told = row.settlement.observation, row.settlement.usage.output_tokens
+    truth = next(one.output_tokens for one in bill if one.response_id == seen.response_id)
+    why = ", ".join(row.settlement.reasons)
+    return f"{row.call_id} {row.settlement.ending}: {told}, true {truth} ({why})"
 
 
 def _wait_for_calls(workers: Workers) -> None:
@@ -129,11 +141,13 @@ def _table(counts: list[Count]) -> str:
         f"{'truth within':>16}{'seconds':>9}"
     ]
     for count in counts:
-        within = f"{count.compared - count.missed} of {count.compared}"
+        within = f"{count.compared - len(count.missed)} of {count.compared}"
         lines.append(
             f"{count.store:<12}{count.kills:>6}{count.attempts:>10}{count.delivered:>11}"
             f"{count.rows:>8}{count.lost:>7}{within:>16}{count.seconds:>9.0f}"
         )
+    for count in counts:
+        lines += [f"    {count.store}: {told}" for told in count.missed]
     for count in counts:
         lines += [f"NO  {count.store}: {told}" for told in count.complaints] or [
             f"ok  {count.store}: every delivered call has one row, settled once; verify is clean"
