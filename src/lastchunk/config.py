@@ -18,6 +18,7 @@ Scalars such as `ledger` or `grace_seconds` in the same file belong to `settings
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -229,9 +230,11 @@ def read_config(text: str, name: str, others: Collection[str] | None = None) -> 
         raise SettingsError(f"{name} is no TOML: {error}") from None
     for key in tables:
         if others is not None and key not in Config.model_fields and key not in others:
-            known_names = ", ".join(sorted(Config.model_fields))
-            line = line_of(text, [key])
-            raise SettingsError(f"{name}, line {line}: {key}: unknown; tables are {known_names}")
+            near = difflib.get_close_matches(key, [*Config.model_fields, *others], 1)
+            hint = (
+                f"did you mean {near[0]}?" if near else "docs/reference/settings.md has all names"
+            )
+            raise SettingsError(f"{name}, line {line_of(text, [key])}: {key}: unknown; {hint}")
     known = {key: value for key, value in tables.items() if key in Config.model_fields}
     try:
         return Config.model_validate(known)

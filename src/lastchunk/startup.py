@@ -45,7 +45,9 @@ def open_books(
     """
     clock = SystemClock()
     leaving = leaving_house(settings)
-    charges = charges_of(load_config(Path(SETTINGS_FILE)) if config is None else config)
+    charges = charges_of(
+        load_config(Path(SETTINGS_FILE), tuple(Settings.model_fields)) if config is None else config
+    )
     book = PriceBook.load(settings.prices)
     ledger = Ledger.open(
         settings.ledger, clock=clock, spool=spool_options(settings), gather_seconds=GATHER_SECONDS

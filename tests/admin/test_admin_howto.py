@@ -24,7 +24,7 @@ _LINES = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def test_the_lines_of_the_how_to_work(one_admin: Admin, tmp_path: Path) -> None:
     text = (ROOT / "docs/how-to/admin-api.md").read_text(encoding="utf-8")
     script = "\n".join(["set -eu", *_LINES.findall(text)])
-    script = script.replace("http://127.0.0.1:8791", one_admin.url)
+    script = script.replace("http://127.0.0.1:8792", one_admin.url)
     script = script.replace("curl -sS", "curl -sS --fail-with-body --noproxy '*'")
     done = subprocess.run(
         ["bash", "-c", script],

@@ -21,7 +21,6 @@ def test_a_key_is_shown_once_and_opens(cli: Cli) -> None:
 
 
 def test_keys_are_listed_with_their_state(cli: Cli) -> None:
-    assert "no keys" in cli.text("keys", "list")
     cli.text("keys", "create", "acme", "--expires", "90d")
     cli.text("keys", "create", "acme/web")
     first, second = (row["key_id"] for row in cli.json("keys", "list")["keys"]["rows"])
@@ -34,7 +33,20 @@ def test_keys_are_listed_with_their_state(cli: Cli) -> None:
     assert sorted(states.values()) == ["revoked", "valid", "valid until rotated"]
 
 
+def test_no_ledger_is_made_by_looking_for_keys(cli: Cli) -> None:
+    for arguments in (("list",), ("revoke", "nobody"), ("rotate", "nobody")):
+        result = cli("keys", *arguments)
+        assert result.exit_code == 2
+        assert "there is no ledger at" in result.output
+
+
 def test_what_cannot_be_is_said_in_one_line(cli: Cli) -> None:
+    made = cli("keys", "create", "acme")
+    whole = made.stdout.strip().splitlines()[-1]
+    shown = cli("keys", "revoke", whole)
+    assert shown.exit_code == 2
+    assert "it is secret" in shown.output
+    assert whole.rpartition("-")[2] not in shown.output
     for arguments, said in (
         (("create", "/acme"), "no account path"),
         (("create", "acme/*"), "no account path"),

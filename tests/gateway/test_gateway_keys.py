@@ -15,7 +15,7 @@ from raw_http import Heard, RawUpstream, answer_bytes, exchange, raw_upstream
 from lastchunk.bookkeeper import Bookkeeper
 from lastchunk.clock import SystemClock
 from lastchunk.config import Config, read_config
-from lastchunk.errors import LedgerUnavailable
+from lastchunk.errors import LedgerUnavailable, SettingsError
 from lastchunk.ledger import Ledger, Reader
 from lastchunk.ledger.keys import KeyTable
 from lastchunk.pricing.book import PriceBook
@@ -205,12 +205,13 @@ def test_a_reload_swaps_all_rules_or_none(
                 with pytest.raises(openai.NotFoundError):
                     ask("gpt-5")
                 file.write_text(written.replace("gpt-4o", "gpt-*") + 'urll = "x"\n')
-                assert not gateway.run(gateway.gateway.reload)
+                with pytest.raises(SettingsError, match=r"lastchunk\.toml, line 4"):
+                    gateway.run(gateway.gateway.reload)
                 assert "lastchunk.toml, line 4" in caplog.text
                 with pytest.raises(openai.NotFoundError):
                     ask("gpt-5")
                 file.write_text(written.replace("gpt-4o", "gpt-*"))
-                assert gateway.run(gateway.gateway.reload)
+                gateway.run(gateway.gateway.reload)
                 ask("gpt-5")
 
 

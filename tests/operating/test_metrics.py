@@ -16,7 +16,7 @@ from lastchunk.clock import SystemClock
 from lastchunk.ledger import Ledger
 from lastchunk.pricing.book import PriceBook
 from lastchunk.simulator import Script, Simulator
-from lastchunk.telemetry.metrics import MOST_VALUES, OTHER, Metrics
+from lastchunk.telemetry.metrics import MOST_VALUES, OTHER, Condition, Metrics
 
 
 def test_sums_of_all_workers_are_the_ledgers_also_after_one_was_killed(
@@ -181,12 +181,35 @@ def test_the_file_of_a_worker_that_just_starts_spoils_no_scrape(
         assert gateways.end() == 0
 
 
+NOON = 1_790_000_000_000
+
+
 def test_what_others_tell_is_shown() -> None:
     metrics = Metrics()
     metrics.refused("search, a month")
     metrics.warned("budget", "search, a month", 80)
-    metrics.used("search, a month", "acme/search", 0.81)
+    metrics.used("search, a month", "acme/search", 0.81, NOON + 1)
     text = metrics.text().decode()
     assert 'lastchunk_limit_refusals_total{limit="search, a month"} 1.0' in text
     assert 'lastchunk_warnings_total{kind="budget",level="80",name="search, a month"} 1.0' in text
     assert 'lastchunk_limit_used_ratio{account="acme",limit="search, a month"} 0.81' in text
+
+
+def test_of_the_accounts_under_a_limit_the_fullest_is_shown_until_its_window_ends() -> None:
+    metrics = Metrics()
+
+    def shown() -> str:
+        lines = metrics.text().decode().splitlines()
+        return next(line for line in lines if line.startswith("lastchunk_limit_used_ratio{"))
+
+    metrics.used("each user", "acme/a/u1", 0.99, NOON + 1)
+    metrics.used("each user", "acme/a/u2", 0.01, NOON + 1)
+    assert shown().endswith(" 0.99")
+    metrics.used("each user", "acme/a/u1", 0.5, NOON + 1)  # a refund
+    assert shown().endswith(" 0.5")
+    metrics.show(Condition(), NOON)
+    assert shown().endswith(" 0.5")
+    metrics.show(Condition(), NOON + 1)
+    assert shown().endswith(" 0.0")
+    metrics.used("each user", "acme/a/u2", 0.02, NOON + 9)
+    assert shown().endswith(" 0.02")

@@ -106,7 +106,7 @@ def test_a_lost_call_is_charged_by_the_table_too(here: Path, how: str) -> None:
             text=True,
             timeout=60,
         )
-        assert "1 calls recovered" in ran.stdout, ran.stderr
+        assert "1 call recovered" in ran.stdout, ran.stderr
     elif how == "next start":
         open_books(load_settings(ledger="ledger.db")).close()
     with Reader.open("ledger.db") as reader:

@@ -52,7 +52,7 @@ class Told(Protocol):
 
     def warned(self, kind: str, name: str, level: int) -> None: ...
 
-    def used(self, limit: str, account: str, share: float) -> None: ...
+    def used(self, limit: str, account: str, share: float, end_ms: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ class Watch:
             standing = standing_of(limit, reader.window(window), window.prefix, window.end_ms)
             share = standing.used / limit.amount if limit.amount else 1.0
             if self._told is not None:
-                self._told.used(limit.name, window.prefix, share)
+                self._told.used(limit.name, window.prefix, share, window.end_ms)
             for level in sorted(watched.at_percent):
                 if standing.used * 100 >= limit.amount * level:
                     self._give(_budget_alert(standing, window, level), notices)

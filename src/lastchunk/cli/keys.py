@@ -11,6 +11,7 @@ from lastchunk.accounts import is_account_path
 from lastchunk.cli.options import Age, with_formats, with_ledger
 from lastchunk.cli.output import print_tables, url_of
 from lastchunk.clock import SystemClock
+from lastchunk.ledger.database import hidden, parse_url, refuse_missing
 from lastchunk.ledger.keys import Key, KeyTable
 from lastchunk.reports.keys import keys_table
 
@@ -46,6 +47,7 @@ def create(
         raise click.UsageError(f"{account!r} is no account path: write one such as acme/search/u42")
     now_ms = SystemClock().now_ms()
     with _table(ledger) as table:
+        click.echo(f"ledger: {hidden(parse_url(url_of(ledger)))}", err=True)
         made = table.create(
             account,
             name,
@@ -62,7 +64,7 @@ def create(
 @with_ledger
 def list_keys(*, ledger: str | None, as_json: bool, as_csv: bool) -> None:
     """List all keys, the oldest first; their secrets are nowhere."""
-    with _table(ledger) as table:
+    with _table(ledger, makes=False) as table:
         shown = keys_table(table.all(), SystemClock().now_ms())
     print_tables([shown], json=as_json, csv=as_csv)
 
@@ -80,7 +82,7 @@ def list_keys(*, ledger: str | None, as_json: bool, as_csv: bool) -> None:
 @with_ledger
 def rotate(*, key_id: str, overlap: int, ledger: str | None) -> None:
     """Make a new key in the place of KEY_ID, with the same account and rules."""
-    with _table(ledger) as table:
+    with _table(ledger, makes=False) as table:
         made = table.rotate(key_id, SystemClock().now_ms(), overlap_ms=overlap)
     _show(*made)
 
@@ -90,14 +92,18 @@ def rotate(*, key_id: str, overlap: int, ledger: str | None) -> None:
 @with_ledger
 def revoke(*, key_id: str, ledger: str | None) -> None:
     """Let KEY_ID open nothing from now on. Gateways notice within seconds."""
-    with _table(ledger) as table:
+    with _table(ledger, makes=False) as table:
         key = table.revoke(key_id, SystemClock().now_ms())
     click.echo(f"key {key.key_id} of {key.account} is revoked")
 
 
 @contextmanager
-def _table(ledger: str | None) -> Iterator[KeyTable]:
-    table = KeyTable(url_of(ledger))
+def _table(ledger: str | None, *, makes: bool = True) -> Iterator[KeyTable]:
+    """`makes`: a ledger that is not there yet is made."""
+    url = url_of(ledger)
+    if not makes:
+        refuse_missing(url)
+    table = KeyTable(url)
     try:
         yield table
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 from functools import partial
 from ipaddress import ip_address
@@ -12,23 +11,20 @@ from pathlib import Path
 import click
 
 from lastchunk.admin import AdminServer, Sources
-from lastchunk.alerting import ConductLook, Watch, Watched, webhook_of
-from lastchunk.bookkeeper import Bookkeeper
+from lastchunk.alerting import ConductLook, Watch, webhook_of
 from lastchunk.cli.admin import FIRST_WORKER, admin_options, admin_said, with_admin
+from lastchunk.cli.in_force import InForce, check_rest, read_rules, watched
 from lastchunk.clock import SystemClock
-from lastchunk.config import Config, load_config
-from lastchunk.errors import SettingsError
+from lastchunk.config import Config
 from lastchunk.gateway.app import GatewayOptions, run_gateway
-from lastchunk.gateway.budget import limits_of
 from lastchunk.gateway.process import run, settle_in
 from lastchunk.gateway.rulebook import RuleBook
 from lastchunk.gateway.rules import rows_of
 from lastchunk.gateway.supervisor import CHECK_OPTION
 from lastchunk.gateway.worker import WorkerPlace, become_supervisor
 from lastchunk.ledger.keys import KeyTable
-from lastchunk.limits import Thresholds
-from lastchunk.settings import SETTINGS_FILE, Settings, load_settings
-from lastchunk.startup import charges_of, leaving_house, open_books, recall_habits
+from lastchunk.settings import load_settings
+from lastchunk.startup import open_books, recall_habits
 from lastchunk.telemetry.lines import CallLines, Format, set_up_logging
 from lastchunk.telemetry.metrics import Metrics
 
@@ -128,13 +124,19 @@ def serve(
     rules again, of --workers one by one in new processes; rules that cannot be used change nothing.
     """
     place = WorkerPlace.inherited()
-    settings = load_settings(
-        config_file, ledger=ledger, prices=prices, account=account, grace_seconds=grace_seconds
+    read = partial(
+        load_settings,
+        config_file,
+        ledger=ledger,
+        prices=prices,
+        account=account,
+        grace_seconds=grace_seconds,
     )
-    config, config_file = _rules(config_file)
+    settings = read()
+    config, config_file = read_rules(config_file)
     shown = _shown(config, upstream, read_timeout)
     if check:
-        _check_rest(settings, config)
+        check_rest(settings, config)
         click.echo(f"in order: lastchunk serves {shown}")
         return
     if place is None:
@@ -145,6 +147,12 @@ def serve(
             workers, host, port, stop_timeout + notice_seconds, logs_json=log_format == "json"
         )
     set_up_logging(log_format, None if place is None else place.number)
+    metrics = Metrics()
+    watch = _budget_watch(settings.ledger, config, metrics)
+    bookkeeper = open_books(settings, (metrics, CallLines(), watch), config)
+    if any(row.mode == "balanced" for row in config.limits):
+        recall_habits(bookkeeper, settings.ledger)
+    in_force = InForce(read, config, config_file, bookkeeper, watch, place)
     options = GatewayOptions(
         upstream=upstream,
         host=host,
@@ -153,7 +161,7 @@ def serve(
         grace_seconds=settings.grace_seconds,
         read_seconds=read_timeout,
         stop_seconds=stop_timeout,
-        exact_accounts=settings.exact_accounts,
+        exact_accounts=in_force.exact_accounts,
         running_usage=settings.running_usage,
         leg=settings.upstream_leg,
         notice_seconds=notice_seconds,
@@ -161,13 +169,7 @@ def serve(
         config=config,
         config_file=config_file,
     )
-    metrics = Metrics()
-    watch = _budget_watch(settings.ledger, config, metrics)
-    bookkeeper = open_books(settings, (metrics, CallLines(), watch), config)
-    if any(row.mode == "balanced" for row in config.limits):
-        recall_habits(bookkeeper, settings.ledger)
-    in_force = InForce(config, config_file, bookkeeper, watch)
-    sources = Sources(settings.ledger, bookkeeper, lambda: in_force.config, in_force.ask_to_reload)
+    sources = Sources(settings.ledger, bookkeeper, lambda: in_force.config, in_force.reload)
     beside = None if admin is None else AdminServer(admin, sources)
 
     def started(url: str) -> None:
@@ -188,7 +190,7 @@ def serve(
         open_keys = partial(KeyTable, settings.ledger)
         run(
             run_gateway(
-                options, bookkeeper, started, place, metrics, beside, open_keys, in_force.reloaded
+                options, bookkeeper, started, place, metrics, beside, open_keys, in_force.reloading
             )
         )
     finally:
@@ -205,54 +207,12 @@ def _hear_no_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class InForce:
-    """The operator's rules as this process knows them, and whoever must hear of new ones."""
-
-    def __init__(self, config: Config, file: Path, bookkeeper: Bookkeeper, watch: Watch) -> None:
-        self.config = config
-        self._file = file
-        self._bookkeeper = bookkeeper
-        self._watch = watch
-
-    def reloaded(self, config: Config) -> None:
-        """New rules hold from now on."""
-        self.config = config
-        self._bookkeeper.charges = charges_of(config)
-        self._watch.watched = _watched(config)
-
-    async def ask_to_reload(self) -> None:
-        """As SIGHUP does, of this process or all workers. Raises SettingsError for a bad file."""
-        load_config(self._file, tuple(Settings.model_fields))
-        os.kill(os.getpid() if WorkerPlace.inherited() is None else os.getppid(), signal.SIGHUP)
-
-
 def _budget_watch(ledger: str, config: Config, metrics: Metrics) -> Watch:
     """Warns when budgets are nearly used up, or accounts leave too much. Raises SettingsError."""
     clock = SystemClock()
     webhook = webhook_of(config.warnings, clock)
     conduct = ConductLook(clock)
-    return Watch(ledger, clock, _watched(config), webhook=webhook, told=metrics, alerts=conduct)
-
-
-def _watched(config: Config) -> Watched:
-    row = config.warnings
-    thresholds = Thresholds(row.cancel_ratio, row.unbilled_share)
-    return Watched(limits_of(config), thresholds, config.zone, row.at_percent)
-
-
-def _rules(file: Path | None) -> tuple[Config, Path]:
-    """The rules, and the file that they are from. Raises SettingsError naming the line."""
-    if file is not None and not file.exists():
-        raise SettingsError(f"{file}: there is no such file")
-    file = file or Path(SETTINGS_FILE)
-    return load_config(file, tuple(Settings.model_fields)), file
-
-
-def _check_rest(settings: Settings, config: Config) -> None:
-    """What else a start would refuse in the files. Raises SettingsError."""
-    leaving_house(settings)
-    if (webhook := webhook_of(config.warnings, SystemClock())) is not None:
-        webhook.close(0)
+    return Watch(ledger, clock, watched(config), webhook=webhook, told=metrics, alerts=conduct)
 
 
 def _shown(config: Config, upstream: str | None, read_seconds: float) -> str:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,8 +56,8 @@ class GatewayOptions:
     """Silence of the upstream beyond which a stream counts as timed out."""
     stop_seconds: float = 60.0
     """How long open streams may go on after a stop was asked for."""
-    exact_accounts: tuple[str, ...] = ()
-    """Patterns of accounts that always use exact mode."""
+    exact_accounts: Sequence[str] = ()
+    """Patterns of accounts that always use exact mode. A list may be changed while it runs."""
     running_usage: bool = True
     leg: LegName = "thin"
     """What carries requests to the upstream: our own connections, or aiohttp's client."""
@@ -71,6 +71,17 @@ class GatewayOptions:
     idle_seconds: float = IDLE_SECONDS
 
 
+@dataclass
+class Reloading:
+    """How the rules are read again: what else must be in order, and who hears of new ones."""
+
+    check: Callable[[Config], object] = lambda _: None
+    """Raises SettingsError."""
+    reloaded: Callable[[Config], object] = lambda _: None
+    now: Callable[[], Awaitable[None]] | None = None
+    """Reads them now, in this process; set while its gateway runs. Raises SettingsError."""
+
+
 class Gateway:
     """A running gateway: `async with Gateway(options, bookkeeper) as gateway: gateway.url`."""
 
@@ -81,9 +92,11 @@ class Gateway:
         place: WorkerPlace | None = None,
         metrics: Metrics | None = None,
         open_keys: Callable[[], KeyTable] | None = None,
+        reloading: Reloading | None = None,
     ) -> None:
         """`open_keys` opens the table of the callers' keys; None: there are none."""
         self._options = options
+        self._reloading = reloading or Reloading()
         self._place = place
         self._is_leaving = False
         self._bookkeeper = bookkeeper
@@ -93,6 +106,7 @@ class Gateway:
             only=options.upstream,
             read_seconds=options.read_seconds,
             leg=options.leg,
+            check=self._reloading.check,
         )
         self._door = Door(open_keys, bookkeeper.clock, options.account)
         self._relay = Relay(
@@ -166,20 +180,15 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurries.wait(), self._notice_seconds)
 
-    async def reload(self, reloaded: Callable[[Config], object] | None = None) -> bool:
-        """Read the rules again; where that fails it is logged, and the rules before it go on.
-
-        `reloaded` is told the new ones.
-        """
+    async def reload(self) -> None:
+        """Read the rules again. Raises SettingsError, and the rules before it go on."""
         try:
             await self._rulebook.reload()
         except SettingsError as error:
             log.error("the rules are not reloaded, those before go on: %s", error)
-            return False
-        if reloaded is not None:
-            reloaded(self._rulebook.rules.config)
+            raise
+        self._reloading.reloaded(self._rulebook.rules.config)
         log.info("the rules are reloaded")
-        return True
 
     def hurry(self) -> None:
         """Let open streams end no longer."""
@@ -251,7 +260,7 @@ async def run_gateway(
     metrics: Metrics | None = None,
     beside: contextlib.AbstractAsyncContextManager[object] | None = None,
     open_keys: Callable[[], KeyTable] | None = None,
-    reloaded: Callable[[Config], object] | None = None,
+    reloading: Reloading | None = None,
 ) -> None:
     """Serve until a signal says stop; `started` is told the URL.
 
@@ -264,13 +273,19 @@ async def run_gateway(
     bookkeeper stays open. Raises SettingsError where the address cannot be listened on.
     """
     stop = asyncio.Event()
-    reloads: set[asyncio.Task[bool]] = set()
+    reloads: set[asyncio.Task[None]] = set()
     loop = asyncio.get_running_loop()
-    gateway = Gateway(options, bookkeeper, place, metrics, open_keys)
+    reloading = reloading or Reloading()
+    gateway = Gateway(options, bookkeeper, place, metrics, open_keys, reloading)
+    reloading.now = gateway.reload
+
+    async def reload() -> None:
+        with contextlib.suppress(SettingsError):  # it was logged
+            await gateway.reload()
 
     def asked_to_stop(number: int) -> None:
         if number == signal.SIGHUP and place is None:
-            reloads.add(task := loop.create_task(gateway.reload(reloaded)))
+            reloads.add(task := loop.create_task(reload()))
             task.add_done_callback(reloads.discard)
             return
         if number == signal.SIGHUP:

@@ -57,11 +57,11 @@ class Operating:
         self._showing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._showing
-        self._metrics.show(self._condition())
+        self._metrics.show(self._condition(), self._bookkeeper.clock.now_ms())
 
     async def _show(self, metrics: Metrics) -> None:
         while True:
-            metrics.show(self._condition())
+            metrics.show(self._condition(), self._bookkeeper.clock.now_ms())
             await asyncio.sleep(SHOW_SECONDS)
 
     def _condition(self) -> Condition:
@@ -113,7 +113,7 @@ class Operating:
         given = request.headers.get("authorization", "")
         if self._token is not None and not _same(given, f"Bearer {self._token}"):
             return web.Response(status=401, headers={"www-authenticate": "Bearer"})
-        self._metrics.show(self._condition())
+        self._metrics.show(self._condition(), self._bookkeeper.clock.now_ms())
         text = await asyncio.to_thread(self._metrics.text)
         return web.Response(body=text, headers={"content-type": CONTENT_TYPE})
 

@@ -132,7 +132,7 @@ class Relay:
     async def _handle(self, incoming: web.Request) -> web.StreamResponse:
         guest, rules = self._door.enter(incoming.headers), self._rulebook.rules
         if isinstance(guest, Denied):
-            return denied(guest)
+            return _refuse(guest, incoming, None)
         dialect = dialect_of(incoming.method, incoming.path)
         if dialect is not None and (incoming.content_length or 0) > MAX_REQUEST_BYTES:
             return body_too_large(MAX_REQUEST_BYTES)
@@ -155,7 +155,7 @@ class Relay:
             return await self._pass_unmetered(incoming, rules, guest, model, raw, why)
         route = rules.route(model_of(body, incoming.path), guest)
         if isinstance(route, Denied):
-            return denied(route)
+            return _refuse(route, incoming, guest)
         if (url := route.upstream.url(incoming.raw_path)) is None:
             return bad_target()
         return await self._meter(Request(incoming, guest, rules, route, url, dialect, raw, body))
@@ -172,7 +172,7 @@ class Relay:
         """`why` is told to the caller where a metered endpoint cannot be metered."""
         route = may_pass(incoming, rules, guest) or rules.route(model, guest)
         if isinstance(route, Denied):
-            return denied(route)
+            return _refuse(route, incoming, guest)
         if (url := route.upstream.url(incoming.raw_path)) is None:
             return bad_target()
         if is_websocket(incoming):
@@ -299,8 +299,10 @@ class Relay:
         if (refused := call.refusal) is not None:
             if reached is not None:
                 reached.release()
+            limit = refused.standing.limit.name
+            log.info("%s of %s is refused at the limit %r", call.call_id, call.call.account, limit)
             if self._tell_refused is not None:
-                self._tell_refused(refused.standing.limit.name)
+                self._tell_refused(limit)
             return over_limit(refused, self._bookkeeper.clock.now_ms(), call.call_id)
         try:
             sending = request.route.upstream.send(
@@ -406,11 +408,22 @@ async def _close(
 ) -> web.StreamResponse:
     """The end of a stream that was stopped at its limit."""
     closing = guard.closing()
+    if call.purse is not None and call.purse.stopped is not None:
+        limit = call.purse.stopped.standing.limit.name
+        log.info("%s of %s is stopped at the limit %r", call.call_id, call.call.account, limit)
     call.end(Stop.LIMIT_REACHED)
     answer.close()
     await response.write(closing)
     await response.write_eof()
     return response
+
+
+def _refuse(why: Denied, incoming: web.Request, guest: Guest | None) -> web.Response:
+    """The answer to who is not let in, or not to this; it leaves a line in the log."""
+    who = "nobody known" if guest is None else guest.account
+    key = "" if guest is None or guest.key is None else f" with the key {guest.key.key_id}"
+    log.info("%s%s is refused %s: %s", who, key, incoming.path, why.code)
+    return denied(why)
 
 
 def _may_hold_usage_frame(answer: Answer) -> bool:

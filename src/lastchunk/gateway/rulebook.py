@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from lastchunk.config import Config, load_config
@@ -22,8 +23,13 @@ class RuleBook:
         only: str | None,
         read_seconds: float,
         leg: LegName = "thin",
+        check: Callable[[Config], object] = lambda _: None,
     ) -> None:
-        """Raises SettingsError where no upstream is named, or one cannot be used."""
+        """Raises SettingsError where no upstream is named, or one cannot be used.
+
+        `check` raises it for what others read from the file, before anything is swapped.
+        """
+        self._check = check
         self._file = file
         self._only = only
         self._read_seconds = read_seconds
@@ -48,8 +54,10 @@ class RuleBook:
             return
         if not self._file.exists() and self.rules.config != Config():
             raise SettingsError(f"{self._file} is gone")
+        config = load_config(self._file, tuple(Settings.model_fields))
+        self._check(config)
         before = set(self._upstreams)
-        rules = self._made(load_config(self._file, tuple(Settings.model_fields)))
+        rules = self._made(config)
         for url in set(self._upstreams) - before:
             await self._upstreams[url].open()
         self.rules = rules

@@ -15,6 +15,10 @@ class LeavingHouse:
         self._caps = caps or Caps()
         self._permits = Permits(self._caps.at_once)
 
+    def follow(self, other: LeavingHouse) -> None:
+        """From now on calls find the other's rules. Caps and permits stay: drains are under way."""
+        self._rules = other._rules
+
     def departing(self, request: CallRequest, account: str) -> Departing:
         """What will become of a call by this account when its caller leaves."""
         return Departing(self._rules.rule_for(request, account), self._caps, self._permits)

@@ -1,7 +1,7 @@
 """The rules in force: the operator's rows of `lastchunk.toml`, then the built-in table.
 
     [[when_client_leaves]]
-    account = "acme/*"              # an account path: it and all below it
+    account = "acme"                # an account path: it and all below it
     do = "drain"                    # cancel | drain | cheaper
 
     [[when_client_leaves]]
@@ -28,6 +28,7 @@ from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from lastchunk.accounts import path_within
 from lastchunk.errors import SettingsError
 from lastchunk.leaving.providers import (
     NAMES,
@@ -93,7 +94,7 @@ class Row:
 
     def fits(self, request: CallRequest, account: str, provider: Provider | None) -> bool:
         """Whether all that the row names is so; `provider` is the call's."""
-        if self.account is not None and not _is_under(account, self.account):
+        if self.account is not None and path_within(self.account, account) is None:
             return False
         if self.model is not None and not fnmatchcase(request.model, self.model):
             return False
@@ -212,15 +213,15 @@ class _RowReader:
 
     def _account(self, row: Mapping[str, object]) -> str | None:
         account = self._text(row, "account", 'an account path, like "acme/*"')
-        if account is None or account == "*":
+        if account is None:
             return None
-        path = account.removesuffix("/*")
-        if "*" in path or not path:
+        segments = account.split("/")
+        if not all(segment == "*" or (segment and "*" not in segment) for segment in segments):
             raise self._wrong(
                 f"account = {account!r:.60} cannot be used: write a path; it means itself and all"
-                ' below it, like "acme" or "acme/*"'
+                ' below it, like "acme"; a segment may be "*", as in "acme/*"'
             )
-        return path
+        return account
 
     def _threshold(self, value: object) -> int:
         if value is None:
@@ -238,10 +239,6 @@ class _RowReader:
 
     def _wrong(self, what: str) -> SettingsError:
         return SettingsError(f"{self._place}: {what}.")
-
-
-def _is_under(account: str, path: str) -> bool:
-    return account == path or account.startswith(f"{path}/")
 
 
 def _is_host(upstream: str, pattern: str) -> bool:

@@ -86,8 +86,19 @@ def _refuse_old_sqlite() -> None:
 
 
 def hidden(url: sa.URL) -> str:
-    """The URL as it may be shown."""
-    return url.render_as_string(hide_password=True)
+    """The URL as it may be shown. A password may stand in its query as well."""
+    shown = {name: "hidden" if "password" in name else told for name, told in url.query.items()}
+    return url.set(query=shown).render_as_string(hide_password=True)
+
+
+def refuse_missing(url: str) -> None:
+    """For who changes what is there and makes nothing. Raises LedgerUnavailable: no such file."""
+    _refuse_missing_file(parse_url(url))
+
+
+def _refuse_missing_file(url: sa.URL) -> None:
+    if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
+        raise LedgerUnavailable(f"there is no ledger at {url.database}: look at the path")
 
 
 def writing_engine(url: sa.URL) -> sa.Engine:
@@ -154,8 +165,7 @@ def open_schema(engine: sa.Engine, url: sa.URL, now_ms: int) -> None:
 
 def check_schema(engine: sa.Engine, url: sa.URL) -> None:
     """For readers, who change nothing. Raises LedgerUnavailable where the schema is not ours."""
-    if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
-        raise LedgerUnavailable(f"there is no ledger at {url.database}: look at the path")
+    _refuse_missing_file(url)
     with unavailable(url, "read"), engine.connect() as connection:
         version = schema_version(connection)
     _refuse_unknown(version, url)

@@ -163,6 +163,11 @@ class KeyTable:
 def _one(connection: sa.Connection, key_id: str) -> Key:
     row = connection.execute(sa.select(keys).where(keys.c.key_id == key_id)).mappings().first()
     if row is None:
+        if key_id.startswith(f"{PREFIX}-"):
+            raise KeyNotFound(
+                "that is a key itself, and it is secret: its id is what stands between its first"
+                " two dashes"
+            )
         raise KeyNotFound(f"there is no key {key_id}: `lastchunk keys list` shows them")
     return _key_of(row)
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -140,7 +141,8 @@ class Metrics:
         self._warned = counter("warnings", "Warnings that were given.", ("kind", "name", "level"))
         self._used = Gauge(
             "lastchunk_limit_used_ratio",
-            "Settled share of a limit in its present window, as last looked at.",
+            "Settled share of a limit in its present window, as last looked at: of an organisation"
+            " with several paths under the limit, the largest.",
             ("limit", "account"),
             registry=registry,
             multiprocess_mode="livemostrecent",
@@ -151,6 +153,7 @@ class Metrics:
         }
         self._growing = {name: counter(name, told, ()) for name, told in _GROWING.items()}
         self._condition = Condition()
+        self._fullest: dict[tuple[str, str], _Fullest] = {}
         self._bounds = {name: _Bounded(MOST_VALUES) for name in (*BY_CALL, "name")}
         self._series: set[tuple[str, ...]] = set()
 
@@ -202,13 +205,20 @@ class Metrics:
         """A warning was given: that a budget's `level` percent are used, or of another kind."""
         self._warned.labels(kind, self._bound("name", name), str(level)).inc()
 
-    def used(self, limit: str, account: str, share: float) -> None:
-        """How much of a limit's window is settled; 1.0 is all of it."""
-        first = self._bound("account", account.partition("/")[0])
-        self._used.labels(self._bound("name", limit), first).set(share)
+    def used(self, limit: str, account: str, share: float, end_ms: int) -> None:
+        """How much of a limit's window, until `end_ms`, is settled; 1.0 is all of it."""
+        labels = self._bound("name", limit), self._bound("account", account.partition("/")[0])
+        known = self._fullest.get(labels)
+        if known is None or account == known.account or (end_ms, share) >= known[1:]:
+            self._fullest[labels] = _Fullest(account, end_ms, share)
+            self._used.labels(*labels).set(share)
 
-    def show(self, now: Condition) -> None:
+    def show(self, now: Condition, now_ms: int) -> None:
         """How this process is. To be called about once a second, and before it is scraped."""
+        for labels, fullest in list(self._fullest.items()):
+            if fullest.end_ms <= now_ms:  # in the next window nothing is used yet
+                del self._fullest[labels]
+                self._used.labels(*labels).set(0.0)
         for name, gauge in self._gauges.items():
             gauge.set(getattr(now, name))
         for name, growing in self._growing.items():
@@ -265,6 +275,14 @@ def _is_begun(file: Path) -> bool:
         return file.stat().st_size > 0
     except FileNotFoundError:  # its worker has just ended
         return False
+
+
+class _Fullest(NamedTuple):
+    """Of the accounts that one line of the limits' gauge stands for, the one nearest its limit."""
+
+    account: str
+    end_ms: int
+    share: float
 
 
 class _Bounded:
