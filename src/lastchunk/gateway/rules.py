@@ -87,7 +87,8 @@ class Rules:
             if guest.may_use(model, route.name):
                 ours = route.secret is not None
                 return KEYS_UNREAD if ours and not guest.is_known else route
-        return Denied(403, "model_not_allowed", f"This key is not for {model or 'this request'!r}.")
+        what = repr(model) if model else "requests that name no model"
+        return Denied(403, "model_not_allowed", f"This key is not for {what}.")
 
 
 def make_rules(

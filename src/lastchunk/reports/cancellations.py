@@ -101,7 +101,7 @@ def _notes(thresholds: Thresholds) -> tuple[str, ...]:
         " lastchunk.toml."
     )
     return (
-        "unbilled: what of each call's cost is not charged, refunds included. undelivered: billed"
+        "calls: without those that used nothing, refused or never sent. unbilled: what of each call's cost is not charged, refunds included. undelivered: billed"
         " output that nobody was given.",
         wanted,
     )
