@@ -101,8 +101,9 @@ def _notes(thresholds: Thresholds) -> tuple[str, ...]:
         " lastchunk.toml."
     )
     return (
-        "calls: without those that used nothing, refused or never sent. unbilled: what of each call's cost is not charged, refunds included. undelivered: billed"
-        " output that nobody was given.",
+        "calls: without those that used nothing, refused or never sent. unbilled: what of each"
+        " call's cost is not charged, refunds included. undelivered: billed output that nobody was"
+        " given.",
         wanted,
     )
 
