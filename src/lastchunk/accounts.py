@@ -21,6 +21,11 @@ def is_account_path(text: str) -> bool:
     return fits and "*" not in text.split("/")
 
 
+def is_account_pattern(text: str) -> bool:
+    """Whether `path_within` can take accounts under this: each segment is whole or `*`."""
+    return all(part == "*" or (part and "*" not in part) for part in text.split("/"))
+
+
 def is_under(account: str, prefix: str) -> bool:
     """Whether an account is the prefix itself or lies under it: `team/ann` is under `team`."""
     return account == prefix or account.startswith(prefix + "/")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -13,6 +13,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from lastchunk.accounts import is_account_pattern
 from lastchunk.errors import SettingsError
 
 SETTINGS_FILE = "lastchunk.toml"
@@ -53,7 +54,8 @@ class Settings(BaseSettings):
     drains_at_once: int = Field(default=200, ge=0, le=100_000)
     """How many answers one process drains at the same time; what is beyond is cancelled."""
     exact_accounts: tuple[str, ...] = ()
-    """Accounts that always use exact mode, as patterns: `["billing/*"]`."""
+    """Accounts that always use exact mode, as patterns: `["billing/*"]`. A path takes in all below
+    it, a segment may be `*`."""
 
     running_usage: bool = True
     """Ask servers that may offer it for running usage in each chunk."""
@@ -76,6 +78,16 @@ class Settings(BaseSettings):
     metrics_token: str | None = Field(default=None, min_length=8, repr=False)
     """What a scrape of the gateway's `/metrics` must present: `Authorization: Bearer …`. Without it
     whoever reaches the gateway may read them."""
+
+    @field_validator("exact_accounts")
+    @classmethod
+    def _account_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not is_account_pattern(pattern):
+                raise ValueError(
+                    f"{pattern!r:.60} is no account path: segments between slashes, each whole or *"
+                )
+        return patterns
 
     @classmethod
     def settings_customise_sources(

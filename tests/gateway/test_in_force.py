@@ -50,3 +50,11 @@ def test_leaving_and_exact_accounts_follow_the_file_and_the_rest_is_named(
         in_force.reloading.check(config)
     watch.close()
     books.close()
+
+
+def test_a_pattern_that_could_fit_nobody_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "lastchunk.toml"
+    for pattern in ("acme*", "acme//x", ""):
+        file.write_text(f'exact_accounts = ["{pattern}"]\n')
+        with pytest.raises(SettingsError, match="is no account path"):
+            load_settings(file)

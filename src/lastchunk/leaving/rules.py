@@ -28,7 +28,7 @@ from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
-from lastchunk.accounts import path_within
+from lastchunk.accounts import is_account_pattern, path_within
 from lastchunk.errors import SettingsError
 from lastchunk.leaving.providers import (
     NAMES,
@@ -215,8 +215,7 @@ class _RowReader:
         account = self._text(row, "account", 'an account path, like "acme/*"')
         if account is None:
             return None
-        segments = account.split("/")
-        if not all(segment == "*" or (segment and "*" not in segment) for segment in segments):
+        if not is_account_pattern(account):
             raise self._wrong(
                 f"account = {account!r:.60} cannot be used: write a path; it means itself and all"
                 ' below it, like "acme"; a segment may be "*", as in "acme/*"'
