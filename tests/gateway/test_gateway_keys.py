@@ -186,6 +186,17 @@ def test_keys_are_in_no_log(house: House, caplog: pytest.LogCaptureFixture) -> N
     assert SECRET not in caplog.text
 
 
+def test_who_is_not_let_in_leaves_a_line(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    key = house.key(models=("gpt-5*",))
+    with caplog.at_level("INFO"):
+        house.ask(None)
+        house.ask(key)
+    assert "nobody known is refused /v1/chat/completions: missing_api_key" in caplog.text
+    key_id = key.split("-")[1]
+    assert f"acme with the key {key_id} is refused" in caplog.text
+    assert key not in caplog.text
+
+
 def test_a_reload_swaps_all_rules_or_none(
     tmp_path: Path, books: Bookkeeper, reader: Reader, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ from lastchunk.errors import LedgerUnavailable
 from lastchunk.ledger import Ledger, Reader, verify
 from lastchunk.ledger import database as database_module
 from lastchunk.ledger import writer as writer_module
-from lastchunk.ledger.database import parse_url, writing_engine
+from lastchunk.ledger.database import hidden, parse_url, writing_engine
 from lastchunk.ledger.tables import SCHEMA_VERSION, VERSION_TABLE, metadata
 from lastchunk.ledger.upgrade import alembic_config
 
@@ -163,3 +163,11 @@ def test_a_lost_connection_is_opened_again(url: str, ledger: Ledger) -> None:
     call = make_call()
     assert ledger.reserve(call).result(30) is None
     assert ledger.orphans(NOON) == []
+
+
+def test_a_password_in_the_query_of_a_url_is_not_shown() -> None:
+    url = "postgresql+psycopg://ann:one@db.local/books?password=two&sslmode=require"
+    shown = hidden(parse_url(url))
+    assert "one" not in shown
+    assert "two" not in shown
+    assert "sslmode=require" in shown

@@ -89,6 +89,12 @@ def test_a_table_that_cannot_be_read_is_named_at_the_start(here: Path) -> None:
         open_books(load_settings(ledger="ledger.db"))
 
 
+def test_a_name_that_nobody_reads_is_refused_in_process_too(here: Path) -> None:
+    (here / "lastchunk.toml").write_text("grace_secnds = 3\n")
+    with pytest.raises(SettingsError, match=r"line 1: grace_secnds: unknown; did you mean grace_s"):
+        open_books(load_settings(ledger="ledger.db"))
+
+
 @pytest.mark.parametrize("how", ["command", "next start", "sibling"])
 def test_a_lost_call_is_charged_by_the_table_too(here: Path, how: str) -> None:
     clock = SystemClock()
