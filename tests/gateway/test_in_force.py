@@ -31,7 +31,8 @@ def test_leaving_and_exact_accounts_follow_the_file_and_the_rest_is_named(
     config, _ = read_rules(file)
     books = Bookkeeper(Ledger.open(url, clock=clock), PriceBook.load(None), clock)
     watch = Watch(url, clock, watched(config))
-    in_force = InForce(partial(load_settings, file), config, file, books, watch, None)
+    read = partial(load_settings, file)
+    in_force = InForce(read, read(), config, file, None, books, watch, None)
 
     def policy() -> LeavePolicy:
         return books.leaving.departing(ASKED, "acme").rule.policy
@@ -41,7 +42,9 @@ def test_leaving_and_exact_accounts_follow_the_file_and_the_rest_is_named(
         'grace_seconds = 3\nexact_accounts = ["billing"]\n[[when_client_leaves]]\ndo = "drain"\n'
     )
     with caplog.at_level(logging.WARNING):
-        in_force.reloading.reloaded(read_rules(file)[0])
+        rules, _ = read_rules(file)
+        in_force.reloading.check(rules)
+        in_force.reloading.reloaded(rules)
     assert policy() is LeavePolicy.DRAIN
     assert in_force.exact_accounts == ["billing"]
     assert "in force after a restart only: grace_seconds" in caplog.text

@@ -15,6 +15,7 @@ from lastchunk.config import Config, load_config
 from lastchunk.errors import SettingsError
 from lastchunk.gateway.app import Reloading
 from lastchunk.gateway.budget import limits_of
+from lastchunk.gateway.rulebook import RuleBook, read_again
 from lastchunk.gateway.worker import WorkerPlace
 from lastchunk.limits import Thresholds
 from lastchunk.settings import SETTINGS_FILE, Settings
@@ -32,19 +33,22 @@ class InForce:
     def __init__(
         self,
         read: Callable[[], Settings],
+        settings: Settings,
         config: Config,
         file: Path,
+        only: str | None,
         bookkeeper: Bookkeeper,
         watch: Watch,
         place: WorkerPlace | None,
     ) -> None:
-        """`read` reads the settings, as they were read at the start."""
+        """`read` reads the settings as they were read at the start; `only` is `--upstream`."""
         self.config = config
         self.reloading = Reloading(self._check, self._reloaded)
         self._read = read
-        self._settings = read()
-        self.exact_accounts = list(self._settings.exact_accounts)
+        self._settings = self._checked = settings
+        self.exact_accounts = list(settings.exact_accounts)
         self._file = file
+        self._only = only
         self._bookkeeper = bookkeeper
         self._watch = watch
         self._place = place
@@ -55,20 +59,23 @@ class InForce:
             assert self.reloading.now is not None, "it is asked once the gateway runs"
             await self.reloading.now()
             return
-        config, _ = read_rules(self._file)
+        config = read_again(self._file, self.config)
+        RuleBook(config, file=None, only=self._only, read_seconds=0.0)
         self._check(config)
         self.config = config
         os.kill(os.getppid(), signal.SIGHUP)
 
     def _check(self, config: Config) -> None:
-        check_rest(self._read(), config)
+        settings = self._read()
+        check_rest(settings, config)
+        self._checked = settings
 
     def _reloaded(self, config: Config) -> None:
         """New rules hold from now on."""
         self.config = config
         self._bookkeeper.charges = charges_of(config)
         self._watch.watched = watched(config)
-        before, self._settings = self._settings, self._read()
+        before, self._settings = self._settings, self._checked
         self._bookkeeper.leaving.follow(leaving_house(self._settings))
         self.exact_accounts[:] = self._settings.exact_accounts
         now, then = self._settings.model_dump(), before.model_dump()

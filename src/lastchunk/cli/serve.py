@@ -152,7 +152,7 @@ def serve(
     bookkeeper = open_books(settings, (metrics, CallLines(), watch), config)
     if any(row.mode == "balanced" for row in config.limits):
         recall_habits(bookkeeper, settings.ledger)
-    in_force = InForce(read, config, config_file, bookkeeper, watch, place)
+    in_force = InForce(read, settings, config, config_file, upstream, bookkeeper, watch, place)
     options = GatewayOptions(
         upstream=upstream,
         host=host,

@@ -52,9 +52,7 @@ class RuleBook:
         """Read the file again. Raises SettingsError, and the rules before it go on."""
         if self._file is None:
             return
-        if not self._file.exists() and self.rules.config != Config():
-            raise SettingsError(f"{self._file} is gone")
-        config = load_config(self._file, tuple(Settings.model_fields))
+        config = read_again(self._file, self.rules.config)
         self._check(config)
         before = set(self._upstreams)
         rules = self._made(config)
@@ -76,3 +74,10 @@ class RuleBook:
         rules = make_rules(config, upstreams, only=self._only)
         self._upstreams |= fresh
         return rules
+
+
+def read_again(file: Path, before: Config) -> Config:
+    """The rules of a file that may have changed. Raises SettingsError, also where it is gone."""
+    if not file.exists() and before != Config():
+        raise SettingsError(f"{file} is gone")
+    return load_config(file, tuple(Settings.model_fields))
