@@ -55,7 +55,8 @@ def test_new_rules_hold_for_every_worker_and_bad_ones_for_none(
         assert (status, json.loads(told)["limits"]) == (200, 1)
         until(lambda: {asked() for _ in range(12)} == {429}, "the limit at every worker")
         assert "starts again now" not in running.said()
-        for bad in ("[[limits]]\n", '[[when_client_leaves]]\ndo = "canzel"\n'):
+        unset = '[upstreams.a]\nurl = "http://h"\napi_key_env = "LASTCHUNK_TEST_UNSET"\n'
+        for bad in (unset, "[[limits]]\n", '[[when_client_leaves]]\ndo = "canzel"\n'):
             rules.write_text(bad)
             status, told = until(lambda: _answered(reload), "an admin API")
             assert status == 409, told

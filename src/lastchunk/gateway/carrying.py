@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from lastchunk.gateway.bypass import Bypass
 from lastchunk.gateway.leg import BROKE, Answer, Body
 from lastchunk.gateway.stopping import Guard
 from lastchunk.meter.ending import Stop
@@ -86,7 +87,7 @@ class CallerStream:
     aiohttp has written the head and will write the end; in between each piece is one HTTP chunk.
     """
 
-    __slots__ = ("_connection", "_passage", "_writer", "lane")
+    __slots__ = ("_connection", "_passage", "_writer", "bypass", "lane")
 
     def __init__(self, incoming: web.Request, passage: Passage) -> None:
         self._passage = passage
@@ -94,8 +95,8 @@ class CallerStream:
         self._writer = incoming.writer
         self._writer.send_headers()
         self.lane = passage.lane
-        if self.lane is not None:
-            self.lane.lead_to(self._connection.transport)
+        transport = self._connection.transport
+        self.bypass = Bypass(self.lane, transport) if self.lane and transport else None
 
     def take(self, piece: bytes) -> bool:
         """Sends a piece at once. True: no more for now, `drained` tells when."""
@@ -108,11 +109,6 @@ class CallerStream:
         if piece:
             transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
         return self._connection.writing_paused or passage.is_stopped
-
-    def close(self) -> None:
-        """Nothing passes by any more."""
-        if self.lane is not None:
-            self.lane.lead_to(None)
 
     async def drained(self) -> None:
         """There is room again. Raises ConnectionResetError where the caller is gone."""
@@ -130,18 +126,14 @@ async def carry(
     `response` is prepared and answers `incoming`. Raises ConnectionError where the caller is gone.
     """
     if response.headers.get("transfer-encoding") == "chunked":
-        caller = CallerStream(incoming, passage)
-        try:
-            return await _pour(caller, answer.content, passage)
-        finally:
-            caller.close()
+        return await _pour(CallerStream(incoming, passage), answer.content, passage)
     return await _write(response, answer.content, passage)
 
 
 async def _pour(caller: CallerStream, content: Body, passage: Passage) -> Stop:
     while True:
         try:
-            ended = await content.pour(caller.take, caller.lane)
+            ended = await content.pour(caller.take, caller.bypass)
         except TimeoutError:
             return Stop.TIMED_OUT
         except BROKE:

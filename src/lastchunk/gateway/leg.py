@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDictProxy
 
-from lastchunk.wire.quiet import Lane
+from lastchunk.gateway.bypass import Bypass
 
 Take = Callable[[bytes], bool]
 """Takes bytes at once, and tells whether it is full. It must not raise."""
@@ -29,10 +29,10 @@ class Body(Protocol):
         """
         ...
 
-    async def pour(self, take: Take, lane: Lane | None = None) -> bool:
+    async def pour(self, take: Take, bypass: Bypass | None = None) -> bool:
         """Hands all that comes to `take`, each piece as it comes, without a task in between.
 
-        What comes framed as `lane` can pass it on may go there in its place.
+        What comes framed as `bypass` can pass it on may go there in its place.
         True: the body has ended. False: `take` is full; pour again when it is not. Raises as
         `readany`, after all that came was handed over or is left to `arrived`.
         """

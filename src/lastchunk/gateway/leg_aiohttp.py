@@ -15,9 +15,9 @@ from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from lastchunk.gateway.bypass import Bypass
 from lastchunk.gateway.leg import BROKE, Take
 from lastchunk.gateway.leg_pool import CONNECT_SECONDS, KEEPALIVE_SECONDS
-from lastchunk.wire.quiet import Lane
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,7 +38,7 @@ class AiohttpBody:
     async def readany(self) -> bytes:
         return await self._content.readany()
 
-    async def pour(self, take: Take, lane: Lane | None = None) -> bool:
+    async def pour(self, take: Take, bypass: Bypass | None = None) -> bool:
         try:
             while piece := await self._content.readany():
                 if take(piece):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from lastchunk.gateway.bypass import Bypass
 from lastchunk.gateway.leg import Take
-from lastchunk.wire.quiet import Lane
 
 KEPT_BYTES_LIMIT = 128 * 1024
 """Beyond it the connection is not read until somebody reads the body. Two pieces of the loop's."""
@@ -23,8 +23,8 @@ class FedBody:
         "_kept_bytes",
         "_take",
         "_waiter",
+        "bypass",
         "held",
-        "lane",
     )
 
     def __init__(self, hold: Callable[[bool], None]) -> None:
@@ -32,7 +32,7 @@ class FedBody:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._take: Take | None = None
-        self.lane: Lane | None = None
+        self.bypass: Bypass | None = None
         """Whom the connection may ask first, while the body is poured."""
         self._waiter: asyncio.Future[None] | None = None
         self._ended = False
@@ -45,7 +45,7 @@ class FedBody:
         """The next bytes, not empty."""
         if self._take is not None:
             if self._take(piece):
-                self._take = self.lane = None
+                self._take = self.bypass = None
                 self._wake()
             return
         self._kept.append(piece)
@@ -71,17 +71,17 @@ class FedBody:
             await self._wait()
         return self._handed_out()
 
-    async def pour(self, take: Take, lane: Lane | None = None) -> bool:
+    async def pour(self, take: Take, bypass: Bypass | None = None) -> bool:
         if self._kept and take(self._handed_out()):
             return False
         if not self._ended:
-            self._take, self.lane = take, lane
+            self._take, self.bypass = take, bypass
             try:
                 await self._wait()
                 if self._take is None:
                     return False
             finally:
-                self._take = self.lane = None
+                self._take = self.bypass = None
         self._raise_error()
         return True
 

@@ -12,9 +12,9 @@ from typing import cast
 import httptools
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from lastchunk.gateway.bypass import Bypass
 from lastchunk.gateway.leg import BrokenAnswerError
 from lastchunk.gateway.leg_body import FedBody
-from lastchunk.wire.quiet import Lane
 
 HEAD_BYTES_LIMIT = 256 * 1024
 """Bytes that may come without a byte of a body: a head, interim answers, trailers."""
@@ -74,7 +74,7 @@ class LegConnection(asyncio.Protocol):
         self._bodiless_bytes = 0
         self._between_chunks = False
         """The parser expects the size of the next chunk, and no digit of it has come."""
-        self._passed_by: Lane | None = None
+        self._passed_by: Bypass | None = None
         """It knows when it was last heard of what went by here."""
         self.rested_at = 0.0
         """When it became idle, on the loop's clock."""
@@ -126,9 +126,9 @@ class LegConnection(asyncio.Protocol):
             return
         if self._between_chunks:
             assert self._body is not None
-            lane = self._body.lane
-            if lane is not None and lane.pass_on(data):  # the parser is where it was
-                self._passed_by = lane
+            bypass = self._body.bypass
+            if bypass is not None and bypass.pass_on(data):  # the parser is where it was
+                self._passed_by = bypass
                 self._bodiless_bytes = 0
                 return
         self._heard = self._loop.time()

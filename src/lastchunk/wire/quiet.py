@@ -1,13 +1,11 @@
 """Which pieces of a stream are output and nothing else, and the short way for them.
 
-Most are, and need no second look: they wait to be read, if anybody ever has to, and go out as they
-came.
+Most are, and need no second look: they wait to be read, if anybody ever has to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 _FINISH, _USAGE = b'h_reason"', b'usage"'
 _NULL = (b":null", b": null")
@@ -17,12 +15,6 @@ END_BYTES = 17
 
 NEVER = 1 << 62
 """So many bytes never come."""
-
-_LONGEST_SIZE_LINE = 8
-"""Six digits and a line's end: nobody reads more from a socket at once."""
-
-_PASSED_BYTES_LIMIT = 16 * 1024
-"""A larger chunk may fill the caller's buffer: it goes the long way, which looks at that."""
 
 
 def is_quiet(piece: bytes) -> bool:
@@ -50,18 +42,6 @@ def _is_only_null(piece: bytes, key: bytes, at: int) -> bool:
     return True
 
 
-def content_of(data: bytes) -> bytes | None:
-    """The content of what is exactly one HTTP chunk, written as nearly all servers write it.
-
-    None: it is something else, or the last chunk, or a parser must say.
-    """
-    end = data.find(b"\r\n", 1, _LONGEST_SIZE_LINE)
-    size = len(data) - end - 4
-    if end < 0 or size <= 0 or data[:end] != b"%x" % size or data[-2:] != b"\r\n":
-        return None
-    return data[end + 2 : -2]
-
-
 class Lane:
     """What came of one answer and waits unread; quiet pieces go by everybody else.
 
@@ -73,10 +53,8 @@ class Lane:
     __slots__ = (
         "_began",
         "_began_ms",
-        "_elapsed",
-        "_heard",
-        "_passed",
-        "_transport",
+        "elapsed",
+        "heard",
         "is_calm",
         "is_closed",
         "is_held_up",
@@ -90,10 +68,10 @@ class Lane:
 
     def __init__(self, elapsed: Callable[[], float], now_ms: int = 0) -> None:
         """`elapsed` as `Clock.elapsed`; `now_ms` is the wall clock's time now."""
-        self._elapsed = elapsed
-        self._began = self._heard = self._passed = elapsed()
+        self.elapsed = elapsed
+        self._began = self.heard = elapsed()
+        """When a piece was kept last."""
         self._began_ms = now_ms
-        self._transport: Any = None
         self.pieces: list[bytes] = []
         """What waits, in order."""
         self.waited_bytes = 0
@@ -125,32 +103,10 @@ class Lane:
             or not is_quiet(piece)
         ):
             return False
-        self._heard = self._elapsed()
+        self.heard = self.elapsed()
         self.pieces.append(piece)
         self.waited_bytes += size
         self.total_bytes += size  # last: whoever sees it sees the piece
-        return True
-
-    def lead_to(self, transport: Any) -> None:
-        """Where `pass_on` writes: an asyncio transport, or None."""
-        self._transport = transport
-
-    def pass_on(self, data: bytes) -> bool:
-        """Takes what a socket brought if it is exactly one HTTP chunk, and quiet.
-
-        Its content is kept and the chunk goes to the caller, framed as it came. False: nothing was
-        done with it. Where the caller's buffer is not empty nothing passes.
-        """
-        transport = self._transport
-        if transport is None or not self.is_calm or len(data) > _PASSED_BYTES_LIMIT:
-            return False
-        if transport.get_write_buffer_size() or transport.is_closing():
-            return False
-        piece = content_of(data)
-        if piece is None or not self.keep(piece):
-            return False
-        self._passed = self._heard
-        transport.write(data)
         return True
 
     def put(self, piece: bytes) -> None:
@@ -173,12 +129,8 @@ class Lane:
     def now_ms(self) -> int:
         """The time since it began is measured, not read off two clock faces: a wall clock that is
         set meanwhile makes no call end before it began."""
-        return self._began_ms + int((self._elapsed() - self._began) * 1000)
+        return self._began_ms + int((self.elapsed() - self._began) * 1000)
 
     def heard_ms(self) -> int:
         """When a piece was kept last, on the same clock."""
-        return self._began_ms + int((self._heard - self._began) * 1000)
-
-    def silence(self) -> float:
-        """Seconds since something passed."""
-        return self._elapsed() - self._passed
+        return self._began_ms + int((self.heard - self._began) * 1000)
