@@ -209,6 +209,8 @@ def test_of_the_accounts_under_a_limit_the_fullest_is_shown_until_its_window_end
     assert shown().endswith(" 0.5")
     metrics.show(Condition(), NOON)
     assert shown().endswith(" 0.5")
+    metrics.used("each user", "acme/a/u1", 0.9, NOON - 1)
+    assert shown().endswith(" 0.5")
     metrics.show(Condition(), NOON + 1)
     assert shown().endswith(" 0.0")
     metrics.used("each user", "acme/a/u2", 0.02, NOON + 9)

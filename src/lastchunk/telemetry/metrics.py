@@ -209,7 +209,9 @@ class Metrics:
         """How much of a limit's window, until `end_ms`, is settled; 1.0 is all of it."""
         labels = self._bound("name", limit), self._bound("account", account.partition("/")[0])
         known = self._fullest.get(labels)
-        if known is None or account == known.account or (end_ms, share) >= known[1:]:
+        # A call that settles late tells of a window that is over: it does not count any more.
+        same = known is not None and (account, end_ms) == known[:2]
+        if known is None or same or (end_ms, share) >= known[1:]:
             self._fullest[labels] = _Fullest(account, end_ms, share)
             self._used.labels(*labels).set(share)
 
